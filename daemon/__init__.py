@@ -1,0 +1,1 @@
+"""livechat-relay: durable, ordered delivery of Rocket.Chat's livechat events to webhooks."""

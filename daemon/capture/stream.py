@@ -1,0 +1,196 @@
+"""The change stream: open, drain, resume.
+
+The cursor is driven with `aggregate` and `getMore` commands. Motor's own change stream object goes to a thread and back for every
+single change; a command brings a whole batch, its post-batch resume token included, for one such hop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from bson.timestamp import Timestamp
+from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
+from pymongo.errors import PyMongoError
+from tenacity import AsyncRetrying
+
+from daemon.capture.filter import pipeline
+from daemon.clock import Clock
+from daemon.errors import MongoError
+from daemon.log import get_logger
+from daemon.metrics import Metrics
+from daemon.model import Batch, Change, Document, Position, Watch
+from daemon.mongo import CODEC, REPLICA_SET_HINT, Moment, classify, retrying
+
+_BATCH_SIZE = 1000
+_AWAIT_MS = 1000
+_OPERATIONS = ("insert", "update", "replace", "delete")
+
+log = get_logger("capture")
+
+
+class Observer(Protocol):
+    """Who wants to know whether capture can read."""
+
+    def capture_open(self, is_open: bool, problem: str | None = None) -> None:
+        """Called when the stream was opened or broke, with the reason."""
+
+
+class ChangeStream:
+    """Reads the changes of one database."""
+
+    def __init__(
+        self,
+        client: AsyncIOMotorClient[dict[str, Any]],
+        database: str,
+        watches: Sequence[Watch],
+        *,
+        where: str,
+        clock: Clock,
+        metrics: Metrics,
+        observer: Observer,
+    ) -> None:
+        self._client = client
+        self._database: AsyncIOMotorDatabase[dict[str, Any]] = client[database]
+        self._stages = pipeline(watches)
+        self._where = where
+        self._clock = clock
+        self._metrics = metrics
+        self._observer = observer
+        self._reported: str | None = None
+        self._ever_open = False
+
+    async def current_position(self) -> Position:
+        """The position of now. Waits for MongoDB as long as it takes; raises `MongoError` where waiting cannot help."""
+        async for attempt in self._retrying():
+            with attempt:
+                hello = await self._client.admin.command("hello")
+                if "setName" not in hello:
+                    raise MongoError(f"{self._where} is not a replica set", hint=REPLICA_SET_HINT)
+                await self._check_collections()
+                return Position(hello["operationTime"] if "operationTime" in hello else hello["$clusterTime"]["clusterTime"])
+        raise AssertionError("retrying ends by returning or raising")
+
+    async def batches(self, position: Position) -> AsyncGenerator[Batch, None]:
+        """Every change after `position`, for ever; reconnects by itself, from the last batch given.
+
+        Raises `PositionLostError` or `MongoError` where trying again cannot help.
+        """
+        while True:
+            opened = False
+            try:
+                async with aclosing(self._read(position)) as batches:
+                    async for batch in batches:
+                        opened = True
+                        position = batch.position
+                        yield batch
+            except PyMongoError as error:
+                fatal = classify(error, Moment.READING if opened else Moment.OPENING, self._where)
+                if fatal is not None:
+                    raise fatal from error
+                self._broken(error)
+                if not opened:
+                    await self._clock.sleep(1)
+
+    async def _read(self, position: Position) -> AsyncGenerator[Batch, None]:
+        """One cursor, from opening to its end."""
+        async with await self._client.start_session(causal_consistency=False) as session:
+            reply = await self._open(position, session)
+            self._opened()
+            while True:
+                cursor = reply["cursor"]
+                events = cursor["firstBatch"] if "firstBatch" in cursor else cursor["nextBatch"]
+                self._metrics.changes.inc(len(events))
+                batch = _batch(events, cursor, position)
+                yield batch
+                position = batch.position
+                if not cursor["id"]:
+                    break
+                reply = await self._database.command(
+                    "getMore",
+                    cursor["id"],
+                    collection="$cmd.aggregate",
+                    batchSize=_BATCH_SIZE,
+                    maxTimeMS=_AWAIT_MS,
+                    session=session,
+                    codec_options=CODEC,
+                )
+        # MongoDB closes the cursor after an `invalidate` (the database was dropped); opening again goes on after it.
+
+    async def _open(self, position: Position, session: Any) -> Document:
+        start: dict[str, Any] = (
+            {"startAtOperationTime": position.cluster_time} if position.token is None else {"startAfter": position.token}
+        )
+        async for attempt in self._retrying():
+            with attempt:
+                await self._check_collections()
+                reply: Document = await self._database.command(
+                    "aggregate",
+                    1,
+                    pipeline=[{"$changeStream": start}, *self._stages],
+                    cursor={"batchSize": _BATCH_SIZE},
+                    session=session,
+                    codec_options=CODEC,
+                )
+                return reply
+        raise AssertionError("retrying ends by returning or raising")
+
+    async def _check_collections(self) -> None:
+        names = await self._database.list_collection_names(authorizedCollections=True, nameOnly=True)
+        if "rocketchat_settings" not in names or "rocketchat_room" not in names:
+            raise MongoError(
+                f"{self._where} has no collections of Rocket.Chat (rocketchat_settings, rocketchat_room)",
+                hint="set mongodb.database to the path of Rocket.Chat's MONGO_URL; often rocketchat, meteor or parties",
+            )
+
+    def _retrying(self) -> AsyncRetrying:
+        return retrying(self._clock, self._where, Moment.OPENING, self._broken)
+
+    def _opened(self) -> None:
+        log.info("capture.resumed" if self._ever_open else "capture.opened", mongodb=self._where)
+        self._ever_open, self._reported = True, None
+        self._metrics.capture_open.set(1)
+        self._observer.capture_open(True)
+
+    def _broken(self, error: BaseException) -> None:
+        problem = f"{type(error).__name__}: {str(error)[:300]}"
+        if self._reported != type(error).__name__:
+            log.warning("capture.unreachable", mongodb=self._where, problem=problem, next="trying again with back-off")
+            self._reported = type(error).__name__
+        self._metrics.reconnects.inc()
+        self._metrics.capture_open.set(0)
+        self._observer.capture_open(False, problem)
+
+
+def _batch(events: Sequence[Document], cursor: Document, before: Position) -> Batch:
+    changes = tuple(_change(event) for event in events if event["operationType"] in _OPERATIONS)
+    return Batch(changes, _position(cursor, before), idle="nextBatch" in cursor and not events)
+
+
+def _position(cursor: Document, before: Position) -> Position:
+    token = cursor.get("postBatchResumeToken")
+    return before if token is None else Position(_cluster_time(token), token)
+
+
+def _cluster_time(token: Document) -> Timestamp:
+    """The cluster time that a resume token begins with: MongoDB's KeyString has one type byte, then seconds and increment."""
+    data = token["_data"]
+    return Timestamp(int(data[2:10], 16), int(data[10:18], 16))
+
+
+def _change(event: Document) -> Change:
+    description = event.get("updateDescription") or {}
+    cluster_time: Timestamp = event["clusterTime"]
+    return Change(
+        collection=event["ns"]["coll"],
+        operation=event["operationType"],
+        id=event["documentKey"]["_id"],
+        cluster_time=cluster_time,
+        wall_time=event.get("wallTime") or datetime.fromtimestamp(cluster_time.time, UTC),  # wallTime: MongoDB 6.0 and later
+        document=event.get("fullDocument"),
+        updated=description.get("updatedFields") or {},
+        removed=description.get("removedFields") or (),
+        truncated=description.get("truncatedArrays") or (),
+    )

@@ -1,0 +1,117 @@
+"""The command line: the only place that knows arguments, signals and exit codes.
+
+Exit codes: 0 done, 1 failure while running, 2 usage or configuration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from daemon import log
+from daemon.app import App
+from daemon.config import load
+from daemon.config_example import example
+from daemon.errors import ConfigurationError, DaemonError
+
+_CONFIG = click.option(
+    "-c",
+    "--config",
+    "config_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("config.yaml"),
+    show_default=True,
+    help="The configuration file.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="rocketchat-livechat-relay")
+def main() -> None:
+    """Deliver Rocket.Chat's livechat events to webhooks: durable, in order, with a record of every attempt."""
+
+
+@main.command()
+@_CONFIG
+def run(config_path: Path) -> None:
+    """Run the relay until SIGTERM or SIGINT."""
+    try:
+        config = load(config_path)
+    except ConfigurationError as error:
+        _fail(error, 2)
+    log.configure(config.log.level, config.log.format)
+    _run_until_signal(lambda stop: App(config).run(stop))
+
+
+@main.group(name="config")
+def config_group() -> None:
+    """About the configuration."""
+
+
+@config_group.command(name="example")
+def config_example() -> None:
+    """Print an annotated configuration to start from."""
+    click.echo(example(), nl=False)
+
+
+@main.command()
+@click.option(
+    "--seconds", type=click.FloatRange(5, 3600), default=30.0, show_default=True, help="How long livechat is simulated."
+)
+@click.option("--mongodb-uri", help="Use this MongoDB replica set; a database of its own is created there and dropped.")
+@click.option(
+    "--keep", type=click.Path(file_okay=False, path_type=Path), help="Keep outbox, logs and configuration in this folder."
+)
+def demo(seconds: float, mongodb_uri: str | None, keep: Path | None) -> None:
+    """Show the relay at work: an embedded MongoDB, simulated livechat and a receiver that fails now and then."""
+    from rich.console import Console  # noqa: PLC0415 - the daemon itself does not need the demo
+
+    from daemon.demo.show import run_demo  # noqa: PLC0415
+
+    log.configure("warning", "console")
+    codes: list[int] = []
+
+    async def show(stop: asyncio.Event) -> None:
+        codes.append(await run_demo(seconds=seconds, mongodb_uri=mongodb_uri, keep=keep, console=Console(), stop=stop))
+
+    _run_until_signal(show)
+    sys.exit(codes[0])
+
+
+def _run_until_signal(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    async def run_it() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await work(stop)
+
+    try:
+        asyncio.run(run_it())
+    except DaemonError as error:
+        _end(error)
+    except BaseExceptionGroup as group:
+        errors = group.subgroup(DaemonError)
+        if errors is None:
+            raise
+        _end(_first(errors))
+
+
+def _first(group: BaseExceptionGroup[DaemonError]) -> DaemonError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _end(error: DaemonError) -> NoReturn:
+    _fail(error, 2 if isinstance(error, ConfigurationError) else 1)
+
+
+def _fail(error: DaemonError, code: int) -> NoReturn:
+    click.echo(f"error: {error}\nhint: {error.hint}", err=True)
+    sys.exit(code)

@@ -1,0 +1,91 @@
+"""Which documents of Rocket.Chat matter, and which of their fields: the only place that lists them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from daemon.model import Watch
+
+
+class Kind(StrEnum):
+    """What is folded. The value is stored with the outbox."""
+
+    ROOM = "room"
+    VISITOR = "visitor"
+    USER = "user"
+    DEPARTMENT = "department"
+    SETTING = "setting"
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """A collection whose documents are folded: `fields` are kept, of a nested `parent.child` only that child."""
+
+    kind: Kind
+    collection: str
+    operations: tuple[str, ...]
+    fields: tuple[str, ...]
+    ids: tuple[str, ...] | None = None
+
+
+_ALL = ("insert", "update", "replace", "delete")
+MESSAGES = "rocketchat_message"
+UPLOADS = "rocketchat_uploads"
+MESSAGE_FIELDS = (
+    "_id", "rid", "msg", "ts", "u", "t", "token", "groupable", "blocks", "file", "attachments", "fileUpload",
+    "editedAt", "editedBy", "_hidden", "navigation", "_updatedAt",
+)  # fmt: skip
+UPLOAD_FIELDS = ("_id", "name", "type", "size")
+
+OFFLINE_CHANNEL = "Livechat_OfflineMessageToChannel_channel_name"
+PROTECT_FILES = "FileUpload_ProtectFiles"
+FILE_TOKENS = "FileUpload_Enable_json_web_token_for_files"
+AGENT_FIELDS = "Accounts_CustomFields"
+SITE_URL = "Site_Url"
+LANGUAGE = "Language"
+NAVIGATION_AS_MESSAGE = "Livechat_Visitor_navigation_as_a_message"
+NAVIGATION_IN_WEBHOOK = "Send_visitor_navigation_history_livechat_webhook_request"
+
+# The secret that signs file links is a setting too. It is not in this list: what is folded is stored with the outbox.
+FILE_SECRET = "FileUpload_json_web_token_secret_for_files"  # noqa: S105 - the name of a setting, not a secret
+
+FOLDED = (
+    Folded(
+        Kind.ROOM,
+        "rocketchat_room",
+        _ALL,
+        (
+            "_id", "t", "name", "fname", "label", "topic", "code", "ts", "lm", "tags", "livechatData", "departmentId",
+            "v._id", "v.token", "servedBy", "open", "closedAt", "closedBy", "closer", "crmData",
+        ),
+    ),
+    Folded(
+        Kind.VISITOR,
+        "rocketchat_livechat_visitor",
+        _ALL,
+        ("_id", "token", "name", "username", "visitorEmails", "phone", "department", "ip", "userAgent", "livechatData",
+        "disabled"),
+    ),
+    # An agent is looked up when first seen, so inserts are of no use; this hot collection also holds passwords and presence.
+    Folded(Kind.USER, "users", ("update", "replace", "delete"), ("_id", "username", "name", "emails", "customFields")),
+    Folded(Kind.DEPARTMENT, "rocketchat_livechat_department", _ALL, ("_id", "name", "offlineMessageChannelName")),
+    Folded(
+        Kind.SETTING,
+        "rocketchat_settings",
+        _ALL,
+        ("_id", "value"),
+        ids=(
+            OFFLINE_CHANNEL, PROTECT_FILES, FILE_TOKENS, AGENT_FIELDS, SITE_URL, LANGUAGE, NAVIGATION_AS_MESSAGE,
+            NAVIGATION_IN_WEBHOOK,
+        ),
+    ),
+)  # fmt: skip
+
+BY_COLLECTION = {folded.collection: folded for folded in FOLDED}
+BY_KIND = {folded.kind: folded for folded in FOLDED}
+
+WATCHES = (
+    *(Watch(folded.collection, folded.operations, folded.fields, ids=folded.ids) for folded in FOLDED),
+    Watch(MESSAGES, ("insert", "update"), MESSAGE_FIELDS, update_sets="editedAt"),
+)

@@ -1,0 +1,162 @@
+"""The only reads of MongoDB that composing needs: batched, and as of a moment of the stream where MongoDB can still tell.
+
+A snapshot read sees the data exactly as it was at a cluster time (MongoDB 5.0 and later, for
+`minSnapshotHistoryWindowInSeconds`, five minutes by default). Beyond that the data of now is read, and the caller cuts it as
+well as it can.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from bson.timestamp import Timestamp
+from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
+from pymongo.errors import OperationFailure
+
+from daemon.clock import Clock
+from daemon.compose import documents
+from daemon.log import get_logger
+from daemon.metrics import Metrics
+from daemon.model import Document
+from daemon.mongo import CODEC, Moment, retrying
+
+# SnapshotTooOld, SnapshotUnavailable, InvalidOptions, CommandNotSupported (the last two: servers before 5.0)
+_NO_SNAPSHOT = {239, 246, 72, 115}
+_IDS_PER_READ = 1000
+_LONGEST_READ_MS = 30_000
+_SECRET_AGE_S = 60.0
+_SECRET_WAIT_S = 5.0
+
+log = get_logger("compose")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Documents, and whether they are exactly those of the moment asked for."""
+
+    documents: Sequence[dict[str, Any]]
+    exact: bool
+
+
+class Lookup:
+    """Reads of one database; waits for an unreachable MongoDB, raises `MongoError` where waiting cannot help."""
+
+    def __init__(
+        self, client: AsyncIOMotorClient[dict[str, Any]], database: str, *, where: str, clock: Clock, metrics: Metrics
+    ) -> None:
+        self._client = client
+        self._database: AsyncIOMotorDatabase[dict[str, Any]] = client[database]
+        self._where = where
+        self._clock = clock
+        self._metrics = metrics
+        self._reported = False
+        self._secret: str | None = None
+        self._secret_read_at = 0.0
+
+    async def by_ids(
+        self, collection: str, ids: Collection[Any], fields: Collection[str], at: Timestamp | None
+    ) -> dict[str, dict[str, Any]]:
+        """The documents with these ids that exist at `at` (None: now), by id."""
+        wanted = list(ids)
+        found: dict[str, dict[str, Any]] = {}
+        for start in range(0, len(wanted), _IDS_PER_READ):
+            query = {"_id": {"$in": wanted[start : start + _IDS_PER_READ]}}
+            for document in (await self._find(collection, query, fields, at)).documents:
+                found[document["_id"]] = document
+        return found
+
+    async def every(self, collection: str, fields: Collection[str], at: Timestamp | None) -> list[dict[str, Any]]:
+        """All documents of a small collection."""
+        return list((await self._find(collection, {}, fields, at)).documents)
+
+    async def transcript(self, room: str, at: Timestamp | None, cut: datetime) -> list[dict[str, Any]]:
+        """The visible messages of a room in order of `ts`, as they were at `at`, or else those up to `cut` as they are now."""
+        query = {"rid": room, "_hidden": {"$ne": True}}
+        found = await self._find(documents.MESSAGES, query, documents.MESSAGE_FIELDS, at, sort={"ts": 1})
+        if found.exact:
+            return list(found.documents)
+        return [message for message in found.documents if not isinstance(message.get("ts"), datetime) or message["ts"] <= cut]
+
+    async def file_secret(self) -> str:
+        """The secret that signs file links: at most a minute old, or older while MongoDB cannot be reached. Never stored."""
+        now = self._clock.monotonic()
+        if self._secret is not None and now - self._secret_read_at < _SECRET_AGE_S:
+            return self._secret
+        try:
+            async with asyncio.timeout(None if self._secret is None else _SECRET_WAIT_S):
+                self._secret = await self._read_secret()
+                self._secret_read_at = now
+        except TimeoutError:
+            if self._secret is None:
+                raise
+        return self._secret
+
+    async def _read_secret(self) -> str:
+        found = await self._find("rocketchat_settings", {"_id": documents.FILE_SECRET}, ("_id", "value"), None)
+        return str(found.documents[0].get("value") or "") if found.documents else ""
+
+    async def _find(
+        self,
+        collection: str,
+        query: Document,
+        fields: Collection[str],
+        at: Timestamp | None,
+        sort: Document | None = None,
+    ) -> Found:
+        async for attempt in retrying(self._clock, self._where, Moment.READING, self._report):
+            with attempt:
+                found = await self._find_once(collection, query, fields, at, sort)
+                self._reported = False
+                return found
+        raise AssertionError("retrying ends by returning or raising")
+
+    async def _find_once(
+        self, collection: str, query: Document, fields: Collection[str], at: Timestamp | None, sort: Document | None
+    ) -> Found:
+        if at is not None:
+            try:
+                snapshot = {"level": "snapshot", "atClusterTime": at}
+                return Found(await self._run(collection, query, fields, sort, snapshot), exact=True)
+            except OperationFailure as error:
+                if error.code not in _NO_SNAPSHOT:
+                    raise
+        return Found(await self._run(collection, query, fields, sort, {"level": "majority"}), exact=False)
+
+    async def _run(
+        self, collection: str, query: Document, fields: Collection[str], sort: Document | None, concern: Document
+    ) -> list[dict[str, Any]]:
+        command: dict[str, Any] = {
+            "filter": query,
+            "projection": dict.fromkeys(fields, 1),
+            "batchSize": 1000,
+            "readConcern": concern,
+        }
+        if sort is not None:
+            command["sort"] = sort
+        self._metrics.reads.labels(collection).inc()
+        async with await self._client.start_session(causal_consistency=False) as session:
+            reply = await self._database.command(
+                "find", collection, **command, maxTimeMS=_LONGEST_READ_MS, session=session, codec_options=CODEC
+            )
+            cursor = reply["cursor"]
+            result: list[dict[str, Any]] = list(cursor["firstBatch"])
+            while cursor["id"]:
+                reply = await self._database.command(
+                    "getMore", cursor["id"], collection=collection, session=session, codec_options=CODEC
+                )
+                cursor = reply["cursor"]
+                result += cursor["nextBatch"]
+            return result
+
+    def _report(self, error: BaseException) -> None:
+        if not self._reported:
+            log.warning(
+                "compose.read_failed",
+                problem=f"{type(error).__name__}: {str(error)[:300]}",
+                next="trying again with back-off",
+            )
+            self._reported = True

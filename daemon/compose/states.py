@@ -1,0 +1,136 @@
+"""The folded state of rooms, visitors, agents, departments and settings: in memory, kept with the outbox, seeded from MongoDB."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol
+
+from bson.timestamp import Timestamp
+
+from daemon.compose.documents import BY_COLLECTION, BY_KIND, Kind
+from daemon.compose.fold import fold
+from daemon.model import Change, Document, StateRow
+
+_MOST_IN_MEMORY = 20_000  # of a kind
+
+
+class StateStore(Protocol):
+    """Where folded state outlives the process."""
+
+    async def load_states(self, kind: str, ids: Collection[str]) -> Mapping[str, Document]:
+        """The stored documents among `ids`, by id."""
+
+    async def load_all_states(self, kind: str) -> Mapping[str, Document]:
+        """All stored documents of a kind, by id."""
+
+
+class Reader(Protocol):
+    """The reads that seed."""
+
+    async def by_ids(
+        self, collection: str, ids: Collection[Any], fields: Collection[str], at: Timestamp | None
+    ) -> Mapping[str, dict[str, Any]]:
+        """The documents that existed at `at`, by id."""
+
+    async def every(self, collection: str, fields: Collection[str], at: Timestamp | None) -> list[dict[str, Any]]:
+        """All documents as of `at`."""
+
+
+class FoldedStates:
+    """Documents as of the last change that was applied.
+
+    A document that nobody asked for is not followed. One that was asked for is followed from then on: `ensure` seeds it as
+    it was before the batch, `apply` folds every later change.
+    """
+
+    def __init__(self, store: StateStore, reader: Reader) -> None:
+        self._store = store
+        self._reader = reader
+        # None: known not to exist. Rooms that are not livechat are kept in memory only, to tell their messages apart.
+        self._memory: dict[Kind, OrderedDict[str, dict[str, Any] | None]] = {kind: OrderedDict() for kind in Kind}
+        self._changed: dict[tuple[Kind, str], None] = {}
+
+    async def prepare(self, at: Timestamp | None) -> None:
+        """Have every setting and department; they are few, and a post in a channel is understood by them."""
+        await self.ensure(Kind.SETTING, BY_KIND[Kind.SETTING].ids or (), at)
+        departments = await self._store.load_all_states(Kind.DEPARTMENT)
+        memory = self._memory[Kind.DEPARTMENT]
+        for id_, document in departments.items():
+            memory.setdefault(id_, dict(document))
+        if not departments:
+            folded = BY_KIND[Kind.DEPARTMENT]
+            for document in await self._reader.every(folded.collection, folded.fields, at):
+                memory[document["_id"]] = document
+                self._changed[Kind.DEPARTMENT, document["_id"]] = None
+
+    async def ensure(self, kind: Kind, ids: Collection[str], at: Timestamp | None) -> None:
+        """Follow these documents from now on; unknown ones are read from MongoDB as they were at `at`."""
+        missing = await self._load(kind, ids)
+        if not missing:
+            return
+        folded = BY_KIND[kind]
+        found = await self._reader.by_ids(folded.collection, missing, folded.fields, at)
+        for id_ in missing:
+            self._memory[kind][id_] = found.get(id_)
+            if id_ in found:
+                self._changed[kind, id_] = None
+
+    async def recall(self, kind: Kind, ids: Collection[str]) -> None:
+        """Have those of these documents that are followed already."""
+        await self._load(kind, ids)
+
+    async def _load(self, kind: Kind, ids: Collection[str]) -> list[str]:
+        memory = self._memory[kind]
+        missing = [id_ for id_ in dict.fromkeys(ids) if id_ not in memory]
+        if not missing:
+            return []
+        for id_, document in (await self._store.load_states(kind, missing)).items():
+            memory[id_] = dict(document)
+        return [id_ for id_ in missing if id_ not in memory]
+
+    def get(self, kind: Kind, id_: object) -> dict[str, Any] | None:
+        """The document as of the last change applied; None when it does not exist or is not followed."""
+        memory = self._memory[kind]
+        if not isinstance(id_, str) or id_ not in memory:
+            return None
+        memory.move_to_end(id_)
+        return memory[id_]
+
+    def all(self, kind: Kind) -> list[dict[str, Any]]:
+        """All documents of a kind that is held whole."""
+        return [document for document in self._memory[kind].values() if document is not None]
+
+    def apply(self, change: Change) -> dict[str, Any] | None:
+        """Fold a change; gives the document after it, None when it does not exist or is not followed."""
+        folded = BY_COLLECTION[change.collection]
+        memory = self._memory[folded.kind]
+        before = memory.get(change.id)
+        if before is None and change.operation != "insert":
+            return None
+        after = fold(before, change, folded.fields)
+        if after != before:
+            memory[change.id] = after
+            self._changed[folded.kind, change.id] = None
+        return after
+
+    def changed_rows(self) -> tuple[StateRow, ...]:
+        """What the next commit has to keep. Gives each row once; the caller commits it or ends."""
+        rows = tuple(
+            StateRow(kind, id_, self._memory[kind].get(id_))
+            for kind, id_ in self._changed
+            if kind is not Kind.ROOM or _is_livechat_or_gone(self._memory[kind].get(id_))
+        )
+        self._changed.clear()
+        return rows
+
+    def trim(self) -> None:
+        """Forget in memory what was not used for longest; it is in the store. Call between a commit and the next batch."""
+        for kind in (Kind.ROOM, Kind.VISITOR, Kind.USER):
+            memory = self._memory[kind]
+            while len(memory) > _MOST_IN_MEMORY:
+                memory.popitem(last=False)
+
+
+def _is_livechat_or_gone(room: Document | None) -> bool:
+    return room is None or room.get("t") == "l"

@@ -1,0 +1,440 @@
+"""The configuration: one frozen section per stage, read from a YAML file, overridden by the environment.
+
+Every key can be given as an environment variable: `mongodb.uri` is `LIVECHAT_RELAY_MONGODB__URI`. `load` raises one
+`ConfigurationError` that lists every fault with its place in the file. Secrets never print.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, get_args
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    PlainSerializer,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from daemon.errors import ConfigurationError
+from daemon.model import EventType, Profile
+
+ENVIRONMENT_PREFIX = "LIVECHAT_RELAY_"
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_OWN_HEADERS = ("content-type", "content-length", "host", "transfer-encoding", "x-rocketchat-livechat-token")
+
+
+def _parse_duration(value: object) -> object:
+    if isinstance(value, timedelta):
+        return value
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", str(value).strip())
+    if match is None:
+        raise ValueError("a duration is a number and a unit: 500ms, 2s, 10m, 6h or 7d")
+    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+
+
+def format_duration(value: timedelta) -> str:
+    """The text that gives `value` again, in the largest unit that divides it."""
+    seconds = value.total_seconds()
+    for unit in ("d", "h", "m", "s"):
+        if seconds and seconds % _UNITS[unit] == 0:
+            return f"{int(seconds // _UNITS[unit])}{unit}"
+    return f"{round(seconds * 1000)}ms"
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_parse_duration, json_schema_input_type=str),
+    PlainSerializer(format_duration, return_type=str),
+    Field(examples=["500ms", "2s", "10m", "6h", "7d"]),
+]
+
+
+def _positive(value: timedelta) -> timedelta:
+    if value <= timedelta(0):
+        raise ValueError("must be more than 0")
+    return value
+
+
+PositiveDuration = Annotated[Duration, AfterValidator(_positive)]
+
+
+class Section(BaseModel):
+    """What all sections share: frozen, unknown keys refused, the text under each field is its description."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+
+class MongoSection(Section):
+    """Where Rocket.Chat's MongoDB is. Read rights on the one database are enough."""
+
+    uri: SecretStr = SecretStr("mongodb://127.0.0.1:27017/?replicaSet=rs0")
+    """Connection string, as Rocket.Chat has it in MONGO_URL. MongoDB has to be a replica set."""
+    uri_file: Path | None = None
+    """A file that holds the connection string; used instead of `uri`, so that a password need not stand here."""
+    database: str = Field(default="rocketchat", min_length=1)
+    """Rocket.Chat's database: the path of its MONGO_URL."""
+
+    def connection_string(self) -> str:
+        """The connection string with its password. Raises `ConfigurationError` when its file cannot be read."""
+        return _secret(self.uri_file, self.uri, "mongodb.uri_file")
+
+
+def _start(value: object) -> object:
+    if value == "now" or isinstance(value, datetime):
+        return value
+    try:
+        return datetime.fromisoformat(str(value))
+    except ValueError:
+        raise ValueError("`now`, or a time such as 2026-11-23T08:00:00Z") from None
+
+
+class CaptureSection(Section):
+    """Reading the change stream."""
+
+    start: Annotated[Literal["now"] | datetime, BeforeValidator(_start)] = "now"
+    """Where the very first start begins: `now`, or a time such as 2026-11-23T08:00:00Z that the oplog still reaches."""
+    on_lost_position: Literal["fail", "restart"] = "fail"
+    """When the oplog no longer reaches back to where the relay stopped: `fail` (stop and say so) or `restart` (go on from now;
+    what happened in between is not delivered)."""
+
+    @field_validator("start")
+    @classmethod
+    def _aware(cls, value: datetime | str) -> datetime | str:
+        return value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.tzinfo is None else value
+
+
+class ComposeSection(Section):
+    """Turning changes into events and payloads."""
+
+    site_url: HttpUrl | None = None
+    """Address of Rocket.Chat for links to files. Empty: the setting Site_Url of Rocket.Chat."""
+    settle: PositiveDuration = timedelta(seconds=2)
+    """How long a closed session waits for its closing message before it is sent without one."""
+
+
+def _sqlite_path(url: str) -> str:
+    if not url.startswith("sqlite:///") or len(url) == len("sqlite:///"):
+        raise ValueError("write sqlite:///relative/path.db or sqlite:////absolute/path.db (sqlite:/// and then the path)")
+    return url
+
+
+class OutboxSection(Section):
+    """What is owed, and its record: one SQLite file."""
+
+    url: Annotated[str, AfterValidator(_sqlite_path)] = "sqlite:////var/lib/livechat-relay/outbox.db"
+    """Where it is: sqlite:/// and then the path (four slashes for an absolute one). One relay per file."""
+    keep_delivered: PositiveDuration = timedelta(days=7)
+    """How long payload and attempts of a delivered event are kept."""
+    keep_dead: PositiveDuration = timedelta(days=90)
+    """How long payload and attempts of an event that could not be delivered are kept."""
+    keep_ids: PositiveDuration = timedelta(days=90)
+    """How long the id of an event is remembered, so that it is not delivered twice when changes are read again."""
+    keep_state: PositiveDuration = timedelta(days=90)
+    """How long the folded state of a room, visitor or agent is kept after its last change."""
+
+    @property
+    def path(self) -> Path:
+        """The SQLite file."""
+        return Path(self.url.removeprefix("sqlite:///"))
+
+    @model_validator(mode="after")
+    def _ids_outlive_bodies(self) -> OutboxSection:
+        if self.keep_ids < self.keep_delivered or self.keep_ids < self.keep_dead:
+            raise ValueError("keep_ids must be at least as long as keep_delivered and keep_dead")
+        return self
+
+
+class RelaySection(Section):
+    """Order and concurrency of deliveries."""
+
+    grace: PositiveDuration = timedelta(seconds=20)
+    """How long requests in flight may finish when the relay is told to stop. The rest is sent after the next start."""
+
+
+class RetrySection(Section):
+    """When a try fails."""
+
+    tries: int = Field(default=10, ge=1, le=1000)
+    """How many tries an event gets before it is kept as a dead letter."""
+    wait: PositiveDuration = timedelta(seconds=10)
+    """The wait between two tries."""
+
+
+class EndpointSection(Section):
+    """A receiver. Its name is its identity: a renamed endpoint is a new one."""
+
+    url: HttpUrl
+    """Where events are posted to."""
+    secret_token: SecretStr | None = None
+    """Sent as X-RocketChat-Livechat-Token, as Rocket.Chat does with its secret token."""
+    secret_token_file: Path | None = None
+    """A file that holds the token; used instead of `secret_token`."""
+    events: tuple[EventType, ...] = tuple(EventType)
+    """The event types this endpoint gets; all of them by default. Decided once, when the event happens."""
+    profile: Profile = Profile.GUIDE
+    """Shape of the payloads: `guide` (as the public guide documents them) or `native` (as current servers send them)."""
+    timeout: PositiveDuration = timedelta(seconds=20)
+    """How long one try may take, from connecting to the end of the answer."""
+    concurrency: int = Field(default=32, ge=1, le=1000)
+    """How many sessions may have a request in flight at once; within a session there is always one at a time."""
+    retry: RetrySection = RetrySection()
+    """When a try fails: any answer but 200, a time-out, a connection error. Redirects are not followed."""
+    headers: dict[str, SecretStr] = {}
+    """More request headers, for example `Authorization`. Values are treated as secrets."""
+
+    @field_validator("events")
+    @classmethod
+    def _some_events(cls, value: tuple[EventType, ...]) -> tuple[EventType, ...]:
+        if not value:
+            raise ValueError("name at least one event type, or leave the key out to get all")
+        return tuple(dict.fromkeys(value))
+
+    @field_validator("headers")
+    @classmethod
+    def _sendable(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name, secret in value.items():
+            if not _HEADER_NAME.fullmatch(name) or name.lower() in _OWN_HEADERS or name.lower().startswith("x-livechat-relay-"):
+                raise ValueError(f"{name!r} is not a header name that can be set here")
+            if not _header_safe(secret.get_secret_value()):
+                raise ValueError(f"the value of {name!r} has characters that a header cannot carry")
+        return value
+
+    @field_validator("secret_token")
+    @classmethod
+    def _token_sendable(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _header_safe(value.get_secret_value()):
+            raise ValueError("has characters that a header cannot carry")
+        return value
+
+    @model_validator(mode="after")
+    def _one_token(self) -> EndpointSection:
+        if self.secret_token is not None and self.secret_token_file is not None:
+            raise ValueError("give secret_token or secret_token_file, not both")
+        return self
+
+    def token(self, name: str) -> str:
+        """The token of endpoint `name`, empty when none is set. Raises `ConfigurationError` when its file cannot be read."""
+        token = _secret(self.secret_token_file, self.secret_token or SecretStr(""), f"endpoints.{name}.secret_token_file")
+        if not _header_safe(token):
+            raise ConfigurationError(
+                f"endpoints.{name}.secret_token_file: the token has characters that a header cannot carry",
+                hint="put the token alone into the file, on one line",
+            )
+        return token
+
+
+def _listen(value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    if not colon or not host or not port.isdigit() or not 0 <= int(port) <= 65535:
+        raise ValueError("write address:port, for example 127.0.0.1:8940 or [::1]:8940")
+    return value
+
+
+class ServeSection(Section):
+    """The operator's window: /livez, /readyz, /metrics."""
+
+    listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:8940"
+    """Address and port. Keep it on loopback: it has no password."""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
+
+
+class LogSection(Section):
+    """Logs, on standard output."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least level that is written. At `info` no message text and no data of a visitor appear."""
+    format: Literal["json", "console"] = "json"
+    """`json`: one object a line; `console`: for people."""
+
+
+class Config(BaseSettings):
+    """The whole configuration."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        validate_default=True,
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_nested_delimiter="__",
+    )
+
+    mongodb: MongoSection = MongoSection()
+    """Where Rocket.Chat's MongoDB is. Read rights on the one database are enough."""
+    capture: CaptureSection = CaptureSection()
+    """Reading the change stream."""
+    compose: ComposeSection = ComposeSection()
+    """Turning changes into events and payloads."""
+    outbox: OutboxSection = OutboxSection()
+    """What is owed, and its record: one SQLite file."""
+    relay: RelaySection = RelaySection()
+    """Order and concurrency of deliveries."""
+    endpoints: dict[str, EndpointSection] = Field(min_length=1)
+    """The receivers, by name. The name is the identity: a renamed endpoint is a new one."""
+    serve: ServeSection = ServeSection()
+    """The operator's window: /livez, /readyz, /metrics."""
+    log: LogSection = LogSection()
+    """Logs, on standard output."""
+
+    endpoint_name: ClassVar[re.Pattern[str]] = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+    @field_validator("endpoints")
+    @classmethod
+    def _names(cls, value: dict[str, EndpointSection]) -> dict[str, EndpointSection]:
+        for name in value:
+            if not cls.endpoint_name.fullmatch(name):
+                raise ValueError(f"{name!r} cannot be a name: use up to 63 of a-z, 0-9, - and _")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is the library's
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - not used: one file is enough
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - not used: secrets have keys of their own
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment goes before the file."""
+        return env_settings, init_settings
+
+
+def _secret(file: Path | None, value: SecretStr, path: str) -> str:
+    if file is None:
+        return value.get_secret_value()
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"{path}: cannot read {file}: {error}", hint="check the path and that the relay's user may read the file"
+        ) from error
+
+
+def _header_safe(value: str) -> bool:
+    return value.isprintable() and value.isascii()
+
+
+def redact_url(url: str) -> str:
+    """`url` without user, password and query, for logs and errors."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def load(path: Path) -> Config:
+    """Read and check the file at `path`, with the environment over it.
+
+    Raises `ConfigurationError` that lists every fault with its key, its line and a remedy. Files with secrets are read as well.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"cannot read the configuration {path}: {error}",
+            hint="name the file with -c; `livechat-relay config example` prints one to start from",
+        ) from error
+    try:
+        data = YAML(typ="rt").load(text)
+    except YAMLError as error:
+        raise ConfigurationError(f"{path} is not valid YAML: {error}", hint="mend the line that the message names") from error
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise ConfigurationError(f"{path} must hold keys and values", hint="see `livechat-relay config example`")
+    try:
+        config = Config(**data)
+    except ValidationError as error:
+        faults = [_describe(fault, data) for fault in error.errors(include_url=False)]
+        raise ConfigurationError(_list(path, faults), hint="mend these and start again") from error
+    except SettingsError as error:
+        raise ConfigurationError(f"an environment variable cannot be read: {error}", hint="lists are written as JSON") from error
+    faults = list(_unreadable(config))
+    if faults:
+        raise ConfigurationError(_list(path, faults), hint="mend these and start again")
+    return config
+
+
+def _unreadable(config: Config) -> Iterable[str]:
+    readers: list[Callable[[], str]] = [config.mongodb.connection_string]
+    readers += [partial(endpoint.token, name) for name, endpoint in config.endpoints.items()]
+    for read in readers:
+        try:
+            read()
+        except ConfigurationError as error:
+            yield f"{error}: {error.hint}"
+
+
+def _list(path: Path, faults: list[str]) -> str:
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    return "\n".join([f"{path}: {count}", *(f"  {fault}" for fault in faults)])
+
+
+def _describe(fault: ErrorDetails, data: Mapping[str, Any]) -> str:
+    location = [
+        part for part in fault["loc"] if not (isinstance(part, str) and part.startswith(("function-", "literal[", "datetime")))
+    ]
+    key = ".".join(str(part) for part in location)
+    if fault["type"] == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        near = difflib.get_close_matches(str(location[-1]), known, n=1)
+        text = f"unknown key; did you mean `{near[0]}`?" if near else f"unknown key; known here: {', '.join(known)}"
+    elif fault["type"] == "missing":
+        text = "is missing; add it"
+    else:
+        text = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] in {"url_parsing", "url_scheme"}:
+            text += f" (now: {redact_url(str(fault['input']))})"
+        elif fault["type"] in {"int_parsing", "enum", "literal_error"}:
+            text += f" (now: {fault['input']})"
+    line = _line(location, data)
+    return f"{key or 'configuration'}{f' (line {line})' if line else ''}: {text}"
+
+
+def _known_keys(location: list[int | str]) -> list[str]:
+    model: Any = Config
+    for part in location:
+        if model is Config and part == "endpoints":
+            model = dict[str, EndpointSection]
+        elif isinstance(model, type) and issubclass(model, BaseModel):
+            model = model.model_fields[str(part)].annotation
+        else:
+            model = get_args(model)[-1]
+    return sorted(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+def _line(location: list[int | str], data: Any) -> int | None:
+    """The line of the deepest part of `location` that is in the file; the environment has none."""
+    line: int | None = None
+    for part in location:
+        marks = getattr(data, "lc", None)
+        if marks is None or not isinstance(data, dict | list):
+            break
+        try:
+            line = (marks.key(part) if isinstance(data, dict) else marks.item(part))[0] + 1
+            data = data[part] if isinstance(data, dict) else data[int(part)]
+        except (KeyError, IndexError, TypeError):
+            break
+    return line

@@ -1,0 +1,206 @@
+"""The whole flow: from a change in MongoDB to the outbox, and from the outbox to an endpoint.
+
+    MongoDB ──▶ capture ──▶ compose ──▶ outbox ──▶ relay ──▶ send ──▶ endpoint
+
+Two orders are sacred. A position is saved with the events it covers, in one commit. An attempt is counted before its request
+leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import aclosing
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from daemon.capture.stream import ChangeStream
+from daemon.clock import Clock
+from daemon.compose.composer import Composer
+from daemon.compose.files import with_tokens
+from daemon.compose.lookup import Lookup
+from daemon.errors import DaemonError
+from daemon.log import get_logger
+from daemon.metrics import Metrics
+from daemon.model import Batch, Commit, Delivery, Intent, Outcome, Position
+from daemon.outbox.sqlite import SqliteOutbox
+from daemon.relay.lanes import Post
+from daemon.send.client import Sender
+
+T = TypeVar("T")
+_POSITION_EVERY_S = 5.0  # how often a position that covers nothing new is saved
+_POLL_S = 5.0
+_COMPOSED_AT_ONCE = 16
+_MOST_TO_COMPOSE = 500
+
+log = get_logger("flow")
+
+
+class Intake:
+    """From MongoDB to the outbox."""
+
+    def __init__(
+        self,
+        *,
+        stream: ChangeStream,
+        composer: Composer,
+        outbox: SqliteOutbox,
+        wake_relay: Callable[[], None],
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._stream = stream
+        self._composer = composer
+        self._outbox = outbox
+        self._wake_relay = wake_relay
+        self._clock = clock
+        self._metrics = metrics
+        self._saved_at = clock.monotonic()
+        self._to_compose = asyncio.Event()
+        self._composed = asyncio.Event()
+        self._backlog = 0
+
+    async def run(self, position: Position, stopping: asyncio.Event) -> None:
+        """Take up open intents, then read and compose until told to stop."""
+        self._composer.resume(await self._outbox.waiting_intents())
+        async with asyncio.TaskGroup() as tasks:
+            composing = tasks.create_task(self.compose_intents(stopping))
+            await self.read(position, stopping)
+            if not stopping.is_set():
+                composing.cancel()
+
+    async def read(self, position: Position, stopping: asyncio.Event) -> None:
+        """Read changes, fold and match them, keep what they mean. Ends after the batch in hand when told to stop."""
+        async with aclosing(until(stopping, self._stream.batches(position))) as batches:
+            async for batch in batches:
+                commit = await self._composer.compose(batch)
+                if self._worth_saving(commit):
+                    await self._outbox.append(commit)
+                    self._saved(commit)
+                self._observe(batch)
+                await self._room_to_compose(stopping)
+
+    async def compose_intents(self, stopping: asyncio.Event) -> None:
+        """Give a body to every intent that is complete: now, in the order they happened, several at once."""
+        while not stopping.is_set():
+            self._to_compose.clear()
+            intents = await self._outbox.complete_intents(_COMPOSED_AT_ONCE)
+            if intents:
+                await asyncio.gather(*(self._compose_intent(intent) for intent in intents))
+                self._backlog = max(0, self._backlog - len(intents))
+                self._wake_relay()
+            self._composed.set()
+            if len(intents) < _COMPOSED_AT_ONCE:
+                await _either(stopping, self._to_compose, _POLL_S)
+
+    async def _compose_intent(self, intent: Intent) -> None:
+        try:
+            bodies = await self._composer.finish(intent)
+        except DaemonError:
+            raise
+        except Exception as error:
+            # Composing always ends: what cannot be composed becomes a visible row, and its lane goes on.
+            log.exception("compose.intent_failed", event_id=intent.event_id)
+            await self._outbox.skip(intent.event_id, f"cannot be composed: {type(error).__name__}: {error}"[:500])
+        else:
+            await self._outbox.composed(intent.event_id, bodies)
+
+    def _worth_saving(self, commit: Commit) -> bool:
+        if commit.events or commit.completions or commit.states:
+            return True
+        return self._clock.monotonic() - self._saved_at >= _POSITION_EVERY_S
+
+    def _saved(self, commit: Commit) -> None:
+        self._saved_at = self._clock.monotonic()
+        self._metrics.position_time.set(commit.position.cluster_time.time)
+        complete = sum(event.intent is not None and event.intent.completed is not None for event in commit.events)
+        self._backlog += complete + len(commit.completions)
+        if complete or commit.completions:
+            self._to_compose.set()
+        if commit.events:
+            self._wake_relay()
+
+    def _observe(self, batch: Batch) -> None:
+        if batch.idle:
+            self._metrics.lag.set(0)
+        elif batch.changes:
+            self._metrics.lag.set(max(0.0, (self._clock.now() - batch.changes[-1].wall_time).total_seconds()))
+
+    async def _room_to_compose(self, stopping: asyncio.Event) -> None:
+        """A relay that catches up reads faster than transcripts can be composed: let them follow, while MongoDB still has
+        snapshots.
+        """
+        while self._backlog > _MOST_TO_COMPOSE and not stopping.is_set():
+            self._composed.clear()
+            await _either(stopping, self._composed, _POLL_S)
+
+
+def post_with_file_tokens(sender: Sender, lookup: Lookup, clock: Clock) -> Post:
+    """The way of a delivery to its endpoint: links to protected files get a token that is made for this attempt."""
+
+    async def post(delivery: Delivery) -> Outcome:
+        content = delivery.body.content
+        if delivery.body.files:
+            content = with_tokens(delivery.body, await lookup.file_secret(), clock.now())
+        return await sender.post(delivery, content)
+
+    return post
+
+
+async def until_stopped(stopping: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """The result of `work`; None when told to stop first, and `work` is given up."""
+    async with aclosing(until(stopping, _once(work))) as results:
+        async for result in results:
+            return result
+    return None
+
+
+async def _once(work: Awaitable[T]) -> AsyncGenerator[T, None]:
+    yield await work
+
+
+async def start_position(stream: ChangeStream, outbox: SqliteOutbox, first: Position | None) -> Position:
+    """Where to read from: the committed position, or on the very first start `first` (None: now), which is committed at once."""
+    position = await outbox.position()
+    if position is not None:
+        return position
+    position = first or await stream.current_position()
+    await outbox.jump(position)
+    return position
+
+
+async def restart_position(stream: ChangeStream, outbox: SqliteOutbox) -> tuple[Position, timedelta | None]:
+    """Give up the lost position and go on from now; also gives how long a time of the stream is left out."""
+    lost = await outbox.position()
+    position = await stream.current_position()
+    await outbox.jump(position)
+    gap = None if lost is None else timedelta(seconds=position.cluster_time.time - lost.cluster_time.time)
+    return position, gap
+
+
+async def until(stopping: asyncio.Event, source: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+    """The items of `source` until `stopping` is set; an item that is awaited at that moment is given up."""
+    stop = asyncio.ensure_future(stopping.wait())
+    try:
+        while True:
+            item = asyncio.ensure_future(anext(source))
+            try:
+                await asyncio.wait((stop, item), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                if not item.done():
+                    item.cancel()
+                    await asyncio.wait([item])
+            if stop.done() or item.cancelled():
+                return
+            yield item.result()
+    finally:
+        stop.cancel()
+
+
+async def _either(stopping: asyncio.Event, event: asyncio.Event, timeout_s: float) -> None:
+    waits = [asyncio.ensure_future(stopping.wait()), asyncio.ensure_future(event.wait())]
+    try:
+        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

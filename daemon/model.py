@@ -1,0 +1,216 @@
+"""What travels between the stages: frozen values, no behaviour beyond their own meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+from bson.timestamp import Timestamp
+
+Document = Mapping[str, Any]
+
+
+class EventType(StrEnum):
+    """The `type` of a webhook, as Rocket.Chat spells it."""
+
+    SESSION_START = "LivechatSessionStart"
+    SESSION_TAKEN = "LivechatSessionTaken"
+    MESSAGE = "Message"
+    SESSION = "LivechatSession"
+    OFFLINE_MESSAGE = "LivechatOfflineMessage"
+
+
+class Profile(StrEnum):
+    """The shape of a payload: as the public guide documents it, or as a current server sends it."""
+
+    GUIDE = "guide"
+    NATIVE = "native"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in the change stream: after `token`, or, before there is one, from `cluster_time` on."""
+
+    cluster_time: Timestamp
+    token: Document | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change event. Keys of `updated` and entries of `removed` are dotted paths, as MongoDB gives them."""
+
+    collection: str
+    operation: Literal["insert", "update", "replace", "delete"]
+    id: Any
+    cluster_time: Timestamp
+    wall_time: datetime
+    document: Document | None = None
+    updated: Document = field(default_factory=dict)
+    removed: Sequence[str] = ()
+    truncated: Sequence[Document] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Changes in stream order and the position after them; `idle` when the server had nothing more to give."""
+
+    changes: tuple[Change, ...]
+    position: Position
+    idle: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A payload as it will be sent.
+
+    `files` lists where a file link still lacks its token, as `(offset in bytes, room id, user id, file id)`, rising by offset:
+    a token lives for an hour, so it is made for each attempt and never stored.
+    """
+
+    content: bytes
+    files: tuple[tuple[int, str, str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """An event that took its place in its lane but has no body yet.
+
+    `context` is everything but the transcript that its payload needs (BSON). `completed` is the cluster time of the change that
+    completes it (None: it waits for one), `cut` the latest `ts` of a message that belongs to its transcript, `profiles` the
+    shapes that are owed.
+    """
+
+    event_id: str
+    session: str
+    started: Timestamp
+    completed: Timestamp | None
+    cut: datetime
+    context: bytes
+    profiles: tuple[Profile, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The later change that an intent waited for has been read."""
+
+    event_id: str
+    completed: Timestamp
+    cut: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event for `endpoints` (each with its profile): with its bodies, as an intent, or skipped for a reason.
+
+    `type` is that of the webhook, or `Change` for a change that could not be understood.
+    """
+
+    id: str
+    type: str
+    session: str
+    happened_at: datetime
+    endpoints: Mapping[str, Profile]
+    bodies: Mapping[Profile, Body] = field(default_factory=dict)
+    intent: Intent | None = None
+    skipped: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StateRow:
+    """A folded document to keep with the outbox; `document` None forgets it."""
+
+    kind: str
+    id: str
+    document: Document | None
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What one batch of changes means, kept in one commit: the events, the folded state, the position."""
+
+    position: Position
+    events: tuple[NewEvent, ...] = ()
+    completions: tuple[Completion, ...] = ()
+    states: tuple[StateRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One attempt that is already counted: `attempt` is its number, `failures` how many before it had a failing outcome."""
+
+    endpoint: str
+    sequence: int
+    event_id: str
+    type: str
+    session: str
+    attempt: int
+    failures: int
+    happened_at: datetime
+    body: Body
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The endpoint answered; `answer` is the bounded beginning of its body."""
+
+    status: int
+    answer: bytes
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class TimedOut:
+    """The endpoint did not answer in time."""
+
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unreachable:
+    """No connection, a broken one, or an answer that is not HTTP."""
+
+    error: str
+    duration_s: float
+
+
+Outcome = Answered | TimedOut | Unreachable
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The event is done at this endpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAt:
+    """The next attempt is due at `due`."""
+
+    due: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """No further attempt is made; kept with its payload and its history."""
+
+    reason: str
+
+
+Verdict = Delivered | RetryAt | Dead
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What of one collection matters: only this leaves MongoDB.
+
+    `fields` are top-level fields or `parent.child`; an update is read when it touches one of them. `ids` narrows to these
+    documents, `update_sets` to updates that set this field.
+    """
+
+    collection: str
+    operations: tuple[str, ...]
+    fields: tuple[str, ...]
+    ids: tuple[str, ...] | None = None
+    update_sets: str | None = None

@@ -1,0 +1,146 @@
+"""What compose adds: events, intents and their bodies, folded state, the position. Statements of one transaction each."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import bson
+from bson.timestamp import Timestamp
+
+from daemon.model import Body, Commit, Intent, NewEvent, Position, Profile
+from daemon.outbox.lanes import Lane, as_time, settle
+
+
+def append(connection: sqlite3.Connection, commit: Commit, now: float) -> None:
+    """Keep all of `commit`. Events that are known already are left as they are."""
+    for event in commit.events:
+        _append_event(connection, event, now)
+    for completion in commit.completions:
+        connection.execute(
+            "UPDATE intents SET completed_seconds = ?, completed_increment = ?, cut = ? WHERE completed_seconds IS NULL"
+            " AND sequence = (SELECT sequence FROM events WHERE id = ?)",
+            [completion.completed.time, completion.completed.inc, completion.cut.timestamp(), completion.event_id],
+        )
+    for state in commit.states:
+        if state.document is None:
+            connection.execute("DELETE FROM states WHERE kind = ? AND id = ?", [state.kind, state.id])
+        else:
+            row = [state.kind, state.id, bson.encode(state.document), now]
+            connection.execute("INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?)", row)
+    save_position(connection, commit.position, now)
+
+
+def _append_event(connection: sqlite3.Connection, event: NewEvent, now: float) -> None:
+    connection.execute(
+        "INSERT OR IGNORE INTO events (id, type, session, happened_at, recorded_at) VALUES (?, ?, ?, ?, ?)",
+        [event.id, event.type, event.session, event.happened_at.timestamp(), now],
+    )
+    sequence = _sequence(connection, event.id)
+    state = "skipped" if event.skipped is not None else "intent" if event.intent is not None else "pending"
+    settled = now if event.skipped is not None else None
+    new = [
+        endpoint
+        for endpoint, profile in event.endpoints.items()
+        if connection.execute(
+            "INSERT OR IGNORE INTO deliveries (endpoint, sequence, session, profile, state, settled_at, reason)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [endpoint, sequence, event.session, profile, state, settled, event.skipped],
+        ).rowcount
+    ]
+    if not new or event.skipped is not None:
+        return
+    if event.intent is not None:
+        _insert_intent(connection, sequence, event.intent)
+    else:
+        _insert_bodies(connection, sequence, event.bodies)
+    due = None if event.intent is not None else now
+    connection.executemany(
+        "INSERT OR IGNORE INTO lanes (endpoint, session, sequence, due) VALUES (?, ?, ?, ?)",
+        [(endpoint, event.session, sequence, due) for endpoint in new],
+    )
+
+
+def composed(connection: sqlite3.Connection, event_id: str, bodies: Mapping[Profile, Body], now: float) -> None:
+    """An intent got its bodies: its deliveries are pending now."""
+    sequence = _sequence(connection, event_id)
+    _insert_bodies(connection, sequence, bodies)
+    connection.execute("UPDATE deliveries SET state = 'pending' WHERE sequence = ? AND state = 'intent'", [sequence])
+    connection.execute("UPDATE lanes SET due = ? WHERE sequence = ? AND due IS NULL", [now, sequence])
+    connection.execute("DELETE FROM intents WHERE sequence = ?", [sequence])
+
+
+def skip(connection: sqlite3.Connection, event_id: str, reason: str, now: float) -> None:
+    """An intent cannot be composed: its deliveries are settled as skipped; its context is kept as the record."""
+    sequence = _sequence(connection, event_id)
+    query = "SELECT endpoint, session FROM deliveries WHERE sequence = ? AND state = 'intent'"
+    owed = connection.execute(query, [sequence]).fetchall()
+    connection.execute(
+        "INSERT OR REPLACE INTO bodies SELECT sequence, 'context', context, '[]' FROM intents WHERE sequence = ?", [sequence]
+    )
+    connection.execute("DELETE FROM intents WHERE sequence = ?", [sequence])
+    for endpoint, session in owed:
+        settle(connection, Lane(endpoint, session), sequence, "skipped", now, reason=reason)
+
+
+def save_position(connection: sqlite3.Connection, position: Position, now: float) -> None:
+    """Keep where the change stream is read from."""
+    token = None if position.token is None else bson.encode(position.token)
+    row = [position.cluster_time.time, position.cluster_time.inc, token, now]
+    connection.execute("INSERT OR REPLACE INTO position VALUES (1, ?, ?, ?, ?)", row)
+
+
+def load_position(connection: sqlite3.Connection) -> Position | None:
+    """Where the change stream is read from; None before the first start."""
+    row = connection.execute("SELECT seconds, increment, token FROM position").fetchone()
+    return None if row is None else Position(Timestamp(row[0], row[1]), None if row[2] is None else bson.decode(row[2]))
+
+
+def load_intents(connection: sqlite3.Connection, *, complete: bool, limit: int) -> list[Intent]:
+    """Intents that can be composed, or those that wait for a later change; oldest first, -1 for all."""
+    rows: Iterable[Sequence[Any]] = connection.execute(
+        "SELECT i.sequence, e.id, e.session, started_seconds, started_increment, completed_seconds, completed_increment, cut,"
+        " context"
+        " FROM intents i JOIN events e ON e.sequence = i.sequence WHERE (completed_seconds IS NOT NULL) = ?"
+        " ORDER BY i.sequence LIMIT ?",
+        [complete, limit],
+    ).fetchall()
+    intents = []
+    for sequence, event_id, session, seconds, increment, done_seconds, done_increment, cut, context in rows:
+        profiles = connection.execute(
+            "SELECT DISTINCT profile FROM deliveries WHERE sequence = ? AND state = 'intent'", [sequence]
+        )
+        intents.append(
+            Intent(
+                event_id=event_id,
+                session=session,
+                started=Timestamp(seconds, increment),
+                completed=None if done_seconds is None else Timestamp(done_seconds, done_increment),
+                cut=as_time(cut),
+                context=context,
+                profiles=tuple(Profile(profile) for (profile,) in profiles),
+            )
+        )
+    return intents
+
+
+def _sequence(connection: sqlite3.Connection, event_id: str) -> int:
+    (sequence,) = connection.execute("SELECT sequence FROM events WHERE id = ?", [event_id]).fetchone()
+    return int(sequence)
+
+
+def _insert_bodies(connection: sqlite3.Connection, sequence: int, bodies: Mapping[Profile, Body]) -> None:
+    connection.executemany(
+        "INSERT OR IGNORE INTO bodies VALUES (?, ?, ?, ?)",
+        [(sequence, profile.value, body.content, json.dumps(body.files)) for profile, body in bodies.items()],
+    )
+
+
+def _insert_intent(connection: sqlite3.Connection, sequence: int, intent: Intent) -> None:
+    completed = (None, None) if intent.completed is None else (intent.completed.time, intent.completed.inc)
+    connection.execute(
+        "INSERT OR IGNORE INTO intents VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [sequence, intent.started.time, intent.started.inc, *completed, intent.cut.timestamp(), intent.context],
+    )

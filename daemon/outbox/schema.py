@@ -1,0 +1,117 @@
+"""The tables of the outbox, and how a file of an older version becomes one of this version."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from daemon.errors import OutboxError
+
+# One script per version; a file of version n has run the first n. Never change one that was released: add the next.
+MIGRATIONS = (
+    """
+    -- Where the change stream is read from. One row.
+    CREATE TABLE position (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        seconds INTEGER NOT NULL,       -- cluster time
+        increment INTEGER NOT NULL,
+        token BLOB,                     -- resume token (BSON); NULL: from the cluster time on
+        saved_at REAL NOT NULL          -- seconds since 1970, as all times here
+    );
+
+    -- Folded documents of Rocket.Chat.
+    CREATE TABLE states (
+        kind TEXT NOT NULL,
+        id TEXT NOT NULL,
+        document BLOB NOT NULL,         -- BSON
+        changed_at REAL NOT NULL,
+        PRIMARY KEY (kind, id)
+    );
+    CREATE INDEX states_by_age ON states (changed_at);
+
+    -- What happened, once. The rowid is the sequence that rises with delivery order.
+    CREATE TABLE events (
+        sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        type TEXT NOT NULL,
+        session TEXT NOT NULL,
+        happened_at REAL NOT NULL,
+        recorded_at REAL NOT NULL
+    );
+
+    -- Events that have their place but no body yet.
+    CREATE TABLE intents (
+        sequence INTEGER PRIMARY KEY,
+        started_seconds INTEGER NOT NULL,
+        started_increment INTEGER NOT NULL,
+        completed_seconds INTEGER,      -- NULL: waits for a later change
+        completed_increment INTEGER,
+        cut REAL NOT NULL,
+        context BLOB NOT NULL           -- BSON
+    );
+
+    CREATE TABLE bodies (
+        sequence INTEGER NOT NULL,
+        profile TEXT NOT NULL,
+        content BLOB NOT NULL,          -- JSON, without file tokens
+        files TEXT NOT NULL,            -- JSON: where file tokens go
+        PRIMARY KEY (sequence, profile)
+    );
+
+    -- What is owed to an endpoint, and what became of it.
+    -- state: intent, pending (owed) | delivered, dead, skipped (settled)
+    CREATE TABLE deliveries (
+        endpoint TEXT NOT NULL,
+        sequence INTEGER NOT NULL,
+        session TEXT NOT NULL,
+        profile TEXT NOT NULL,
+        state TEXT NOT NULL,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        failures INTEGER NOT NULL DEFAULT 0,    -- attempts with a recorded failing outcome
+        settled_at REAL,
+        reason TEXT,
+        PRIMARY KEY (endpoint, sequence)
+    ) WITHOUT ROWID;
+    CREATE INDEX deliveries_owed ON deliveries (endpoint, session, sequence) WHERE state IN ('intent', 'pending');
+    CREATE INDEX deliveries_of_event ON deliveries (sequence);
+    CREATE INDEX deliveries_dead ON deliveries (endpoint, sequence) WHERE state = 'dead';
+
+    -- The head of each lane: the first owed event of a session at an endpoint, and when its next attempt is due.
+    -- due NULL: not to be claimed, because the event has no body yet or an attempt is in flight.
+    CREATE TABLE lanes (
+        endpoint TEXT NOT NULL,
+        session TEXT NOT NULL,
+        sequence INTEGER NOT NULL,
+        due REAL,
+        retry INTEGER NOT NULL DEFAULT 0,       -- 1: the head failed before
+        PRIMARY KEY (endpoint, session)
+    ) WITHOUT ROWID;
+    CREATE INDEX lanes_due ON lanes (endpoint, retry, due) WHERE due IS NOT NULL;
+    CREATE INDEX lanes_of_event ON lanes (sequence);
+
+    CREATE TABLE attempts (
+        endpoint TEXT NOT NULL,
+        sequence INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        started_at REAL NOT NULL,
+        duration REAL,                  -- seconds; NULL: in flight, or interrupted
+        outcome TEXT,                   -- answered, timeout, unreachable, interrupted; NULL: in flight
+        status INTEGER,
+        error TEXT,
+        answer BLOB,                    -- the beginning of the answer's body
+        PRIMARY KEY (endpoint, sequence, number)
+    ) WITHOUT ROWID;
+    """,
+)
+VERSION = len(MIGRATIONS)
+
+
+def migrate(connection: sqlite3.Connection, path: str) -> None:
+    """Bring the file to this version, or raise `OutboxError` when it is of a newer one."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > VERSION:
+        raise OutboxError(
+            f"{path} was written by a newer livechat-relay (schema {version}, this one knows {VERSION})",
+            hint="run the newer version again, or let this one start with another file (outbox.url)",
+        )
+    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+        connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number}; COMMIT;")

@@ -1,0 +1,180 @@
+"""The outbox in one SQLite file."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+import bson
+
+from daemon.clock import Clock
+from daemon.metrics import Metrics
+from daemon.model import Body, Commit, Delivery, Document, Intent, Outcome, Position, Profile, Verdict
+from daemon.mongo import CODEC
+from daemon.outbox import entries, lanes, prune
+from daemon.outbox.lanes import as_time
+from daemon.outbox.lock import Lock
+from daemon.outbox.writer import Writer
+
+T = TypeVar("T")
+_IDS_PER_QUERY = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What an endpoint is owed."""
+
+    endpoint: str
+    owed: int
+    dead: int
+    oldest: datetime | None
+
+
+class SqliteOutbox:
+    """See the package. Opening takes the lock and brings the file to this version; raises `OutboxError` when that cannot be."""
+
+    def __init__(self, path: Path, *, clock: Clock, metrics: Metrics) -> None:
+        self._lock = Lock(path)
+        try:
+            self._writer = Writer(path, metrics)
+        except BaseException:
+            self._lock.release()
+            raise
+        self._clock = clock
+        self._path = path
+        self._reading = ThreadPoolExecutor(1, thread_name_prefix="outbox-reader")
+        self._reader: sqlite3.Connection | None = None
+
+    async def close(self) -> None:
+        """Finish what was asked for, then give up the file."""
+        await asyncio.to_thread(self._writer.close)
+        await self._read(lambda connection: connection.close())
+        self._reading.shutdown()
+        self._lock.release()
+
+    # -- capture and compose
+
+    async def position(self) -> Position | None:
+        """The committed position; None before the first one."""
+        return await self._read(entries.load_position)
+
+    async def jump(self, position: Position) -> None:
+        """Go to another place in the stream. Folded state is dropped, since it missed what lies between."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM states")
+            entries.save_position(connection, position, self._now())
+
+        await self._writer.run(work)
+
+    async def append(self, commit: Commit) -> None:
+        """Keep events, completions, folded state and position, all or nothing. Events that are known already are left as
+        they are.
+        """
+        await self._writer.run(lambda connection: entries.append(connection, commit, self._now()))
+
+    async def load_states(self, kind: str, ids: Collection[str]) -> Mapping[str, Document]:
+        """The stored folded documents among `ids`."""
+        wanted = list(ids)
+
+        def work(connection: sqlite3.Connection) -> dict[str, Document]:
+            found: dict[str, Document] = {}
+            for start in range(0, len(wanted), _IDS_PER_QUERY):
+                page = wanted[start : start + _IDS_PER_QUERY]
+                marks = ",".join("?" * len(page))
+                query = f"SELECT id, document FROM states WHERE kind = ? AND id IN ({marks})"  # noqa: S608 - question marks only
+                found.update((id_, _decode(document)) for id_, document in connection.execute(query, [kind, *page]))
+            return found
+
+        return await self._read(work)
+
+    async def load_all_states(self, kind: str) -> Mapping[str, Document]:
+        """All stored folded documents of a kind."""
+        query = "SELECT id, document FROM states WHERE kind = ?"
+        return await self._read(lambda connection: {id_: _decode(row) for id_, row in connection.execute(query, [kind])})
+
+    async def waiting_intents(self) -> list[Intent]:
+        """The intents that wait for a later change, oldest first."""
+        return await self._read(lambda connection: entries.load_intents(connection, complete=False, limit=-1))
+
+    async def complete_intents(self, limit: int) -> list[Intent]:
+        """Intents that can be composed now, oldest first."""
+        return await self._read(lambda connection: entries.load_intents(connection, complete=True, limit=limit))
+
+    async def composed(self, event_id: str, bodies: Mapping[Profile, Body]) -> None:
+        """An intent got its bodies: its deliveries are pending now."""
+        await self._writer.run(lambda connection: entries.composed(connection, event_id, bodies, self._now()))
+
+    async def skip(self, event_id: str, reason: str) -> None:
+        """An intent cannot be composed: its deliveries are settled as skipped, its context stays as the record."""
+        await self._writer.run(lambda connection: entries.skip(connection, event_id, reason, self._now()))
+
+    # -- relay
+
+    async def recover(self) -> int:
+        """Call once, before the first claim. Gives the number of attempts that the last stop interrupted."""
+        return await self._writer.run(lambda connection: lanes.recover(connection, self._now()))
+
+    async def claim(self, endpoint: str, limit: int, retries: int) -> tuple[list[Delivery], datetime | None]:
+        """Up to `limit` deliveries that are due, at most `retries` of them tried before; at most one per session.
+
+        Each comes with its attempt counted. The second value is when the next one is due, None when nothing waits for a time.
+        """
+
+        def work(connection: sqlite3.Connection) -> tuple[list[Delivery], datetime | None]:
+            claimed = lanes.claim(connection, endpoint, limit, retries, self._now())
+            return claimed, lanes.next_due(connection, endpoint)
+
+        return await self._writer.run(work)
+
+    async def settle(self, delivery: Delivery, outcome: Outcome, verdict: Verdict) -> None:
+        """Record what came of an attempt and what follows from it."""
+        await self._writer.run(lambda connection: lanes.record(connection, delivery, outcome, verdict, self._now()))
+
+    # -- operation
+
+    async def backlog(self) -> list[Backlog]:
+        """What is owed and dead, by endpoint; endpoints that are no longer configured included."""
+
+        def work(connection: sqlite3.Connection) -> list[Backlog]:
+            owed = connection.execute(
+                "SELECT endpoint, count(*), min(sequence) FROM deliveries INDEXED BY deliveries_owed"
+                " WHERE state IN ('intent', 'pending') GROUP BY endpoint"
+            ).fetchall()
+            query = "SELECT endpoint, count(*) FROM deliveries INDEXED BY deliveries_dead WHERE state = 'dead' GROUP BY endpoint"
+            dead = dict(connection.execute(query).fetchall())
+            result = []
+            for endpoint, count, first in owed:
+                (at,) = connection.execute("SELECT happened_at FROM events WHERE sequence = ?", [first]).fetchone()
+                result.append(Backlog(endpoint, count, dead.pop(endpoint, 0), as_time(at)))
+            return [*result, *(Backlog(endpoint, 0, count, None) for endpoint, count in dead.items())]
+
+        return await self._read(work)
+
+    async def prune(self, retention: prune.Retention, place: prune.Place) -> prune.Place | None:
+        """Forget what is old enough in the page after `place`; gives the next place, None at the end of the round."""
+        return await self._writer.run(lambda connection: prune.prune_page(connection, retention, place, self._now()))
+
+    def _now(self) -> float:
+        return self._clock.now().timestamp()
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        def run() -> T:
+            if self._reader is None:
+                self._reader = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+                self._reader.execute("PRAGMA query_only = ON")
+                self._reader.execute("PRAGMA busy_timeout = 10000")
+            return work(self._reader)
+
+        return await asyncio.get_running_loop().run_in_executor(self._reading, run)
+
+
+def _decode(document: bytes) -> Document:
+    decoded: Document = bson.decode(document, codec_options=CODEC)
+    return decoded

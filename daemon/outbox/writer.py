@@ -1,0 +1,129 @@
+"""One writer thread with group commit: what is asked for while a commit runs goes into the next one, together."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from daemon.errors import OutboxError
+from daemon.metrics import Metrics
+from daemon.outbox.schema import migrate
+
+T = TypeVar("T")
+_MOST_IN_A_COMMIT = 500
+
+
+class _Job:
+    __slots__ = ("future", "loop", "work")
+
+    def __init__(
+        self, work: Callable[[sqlite3.Connection], Any], loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]
+    ) -> None:
+        self.work, self.loop, self.future = work, loop, future
+
+    def resolve(self, result: Any, error: BaseException | None) -> None:
+        def settle() -> None:
+            if self.future.cancelled():
+                return
+            if error is not None:
+                self.future.set_exception(error)
+            else:
+                self.future.set_result(result)
+
+        self.loop.call_soon_threadsafe(settle)
+
+
+class Writer:
+    """Runs work on the outbox's only writing connection. Work is done in the order it was asked for.
+
+    `run` returns after the commit is on disk. Should a commit fail, everybody in it gets `OutboxError`, and nothing of it is
+    kept.
+    """
+
+    def __init__(self, path: Path, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._path = path
+        self._connection = connect(path)
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="outbox-writer", daemon=True)
+        self._thread.start()
+
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do `work` in a transaction, and return its result when it is durable."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._jobs.put(_Job(work, loop, future))
+        return await future
+
+    def close(self) -> None:
+        """Finish what was asked for, then close the file."""
+        self._jobs.put(None)
+        self._thread.join()
+        self._connection.close()
+
+    def _work(self) -> None:
+        while True:
+            job = self._jobs.get()
+            if job is None:
+                return
+            jobs = [job]
+            last = False
+            while len(jobs) < _MOST_IN_A_COMMIT:
+                try:
+                    more = self._jobs.get_nowait()
+                except queue.Empty:
+                    break
+                if more is None:
+                    last = True
+                    break
+                jobs.append(more)
+            self._commit(jobs)
+            if last:
+                return
+
+    def _commit(self, jobs: list[_Job]) -> None:
+        results: list[Any] = []
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            results = [job.work(self._connection) for job in jobs]
+            self._connection.execute("COMMIT")
+        except BaseException as error:  # noqa: BLE001 - whoever asked has to know, whatever it is
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            failure = error
+            if isinstance(error, sqlite3.Error):
+                failure = write_error(self._path, error)
+            for job in jobs:
+                job.resolve(None, failure)
+            return
+        self._metrics.commits.inc()
+        for job, result in zip(jobs, results, strict=True):
+            job.resolve(result, None)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the file for writing and bring it to this version. Raises `OutboxError` when that cannot be."""
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA busy_timeout = 10000")
+        connection.execute("PRAGMA cache_size = -16000")
+        migrate(connection, str(path))
+        path.chmod(0o600)  # payloads hold what visitors wrote
+    except sqlite3.Error as error:
+        raise write_error(path, error) from error
+    return connection
+
+
+def write_error(path: Path, error: sqlite3.Error) -> OutboxError:
+    """The error with what helps."""
+    return OutboxError(
+        f"the outbox {path} cannot be written: {error}",
+        hint="check that its folder exists, that the relay's user may write to it, and that the disk is not full",
+    )

@@ -1,0 +1,162 @@
+"""The lanes of one endpoint: claim what is due, one coroutine per event in flight, settle what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Protocol
+
+from daemon.clock import Clock, wait_until_set
+from daemon.errors import DaemonError
+from daemon.log import get_logger
+from daemon.metrics import Metrics
+from daemon.model import Answered, Dead, Delivered, Delivery, Outcome, RetryAt, TimedOut, Unreachable, Verdict
+from daemon.relay.schedule import RetryPolicy, decide, describe
+
+_LONGEST_POLL_S = 5.0
+
+log = get_logger("relay")
+
+
+class Outbox(Protocol):
+    """What the relay needs of the outbox."""
+
+    async def claim(self, endpoint: str, limit: int, retries: int) -> tuple[list[Delivery], datetime | None]:
+        """Due deliveries, each with its attempt counted, and when the next one is due."""
+
+    async def settle(self, delivery: Delivery, outcome: Outcome, verdict: Verdict) -> None:
+        """Record an outcome and what follows from it."""
+
+
+Post = Callable[[Delivery], Awaitable[Outcome]]
+
+
+class Lanes:
+    """Delivers to one endpoint until told to stop.
+
+    Sessions are independent of each other, each has one request in flight at most. Of the `concurrency` slots a quarter is
+    kept for events that failed before, and never more while fresh ones wait, so that neither starves the other.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        concurrency: int,
+        policy: RetryPolicy,
+        outbox: Outbox,
+        post: Post,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._endpoint = endpoint
+        self._concurrency = concurrency
+        self._policy = policy
+        self._outbox = outbox
+        self._post = post
+        self._clock = clock
+        self._metrics = metrics
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._in_flight = 0
+        self._retries_in_flight = 0
+        self.turned_at = clock.monotonic()
+        metrics.in_flight.labels(endpoint)
+
+    def wake(self) -> None:
+        """There may be something to do. A hint: without it the next poll finds it."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Claim nothing more; `run` returns when what is in flight is settled."""
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Deliver until `stop`. Cancelling it leaves the requests in flight to be sent again after the next start."""
+        async with asyncio.TaskGroup() as tasks:
+            while not self._stopping:
+                self.turned_at = self._clock.monotonic()
+                self._wake.clear()
+                due: datetime | None = None
+                free = self._concurrency - self._in_flight
+                if free:
+                    retries = max(1, self._concurrency // 4) - self._retries_in_flight
+                    claimed, due = await self._outbox.claim(self._endpoint, free, max(0, retries))
+                    for delivery in claimed:
+                        self._begin(delivery)
+                        tasks.create_task(self._deliver(delivery))
+                await wait_until_set(self._wake, self._pause_s(due))
+
+    def _pause_s(self, due: datetime | None) -> float:
+        if due is None:
+            return _LONGEST_POLL_S
+        # What is due but not claimed waits for a slot, and a free slot wakes the loop.
+        seconds = (due - self._clock.now()).total_seconds()
+        return min(seconds, _LONGEST_POLL_S) if seconds > 0 else _LONGEST_POLL_S
+
+    def _begin(self, delivery: Delivery) -> None:
+        self._in_flight += 1
+        self._retries_in_flight += delivery.failures > 0
+        self._metrics.in_flight.labels(self._endpoint).set(self._in_flight)
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        try:
+            outcome = await self._attempt(delivery)
+            verdict = decide(outcome, failures=delivery.failures, policy=self._policy, now=self._clock.now())
+            # The request was made: its record must survive a stop at this moment.
+            await asyncio.shield(self._outbox.settle(delivery, outcome, verdict))
+            self._report(delivery, outcome, verdict)
+        finally:
+            self._in_flight -= 1
+            self._retries_in_flight -= delivery.failures > 0
+            self._metrics.in_flight.labels(self._endpoint).set(self._in_flight)
+            self._wake.set()
+
+    async def _attempt(self, delivery: Delivery) -> Outcome:
+        try:
+            return await self._post(delivery)
+        except DaemonError:
+            raise
+        except Exception as error:
+            # A defect met by one event must not stop the others: it is one failed try of this event.
+            log.exception("relay.attempt_broken", endpoint=self._endpoint, event_id=delivery.event_id)
+            return Unreachable(f"{type(error).__name__}: {error}"[:300], 0.0)
+
+    def _report(self, delivery: Delivery, outcome: Outcome, verdict: Verdict) -> None:
+        """One wide line per attempt: at `debug` when it went well, at `info` when it is tried again, at `error` when it is
+        dead.
+        """
+        fields = {
+            "endpoint": delivery.endpoint,
+            "event_id": delivery.event_id,
+            "type": delivery.type,
+            "session": delivery.session,
+            "sequence": delivery.sequence,
+            "attempt": delivery.attempt,
+            "outcome": describe(outcome),
+            "duration_s": round(outcome.duration_s, 4),
+            "bytes": len(delivery.body.content),
+        }
+        self._metrics.attempts.labels(self._endpoint, _label(outcome, verdict)).inc()
+        age_s = (self._clock.now() - delivery.happened_at).total_seconds()
+        match verdict:
+            case Delivered():
+                self._metrics.latency.labels(self._endpoint).observe(max(age_s, 0))
+                log.debug("delivery.attempted", verdict="delivered", age_s=round(age_s, 3), **fields)
+            case RetryAt(due):
+                log.info("delivery.attempted", verdict="retry", due=due.isoformat(), **fields)
+            case Dead(reason):
+                self._metrics.latency.labels(self._endpoint).observe(max(age_s, 0))
+                log.error("delivery.dead", verdict="dead", reason=reason, **fields)
+
+
+def _label(outcome: Outcome, verdict: Verdict) -> str:
+    match outcome:
+        case Answered():
+            return "delivered" if isinstance(verdict, Delivered) else "status"
+        case TimedOut():
+            return "timeout"
+        case Unreachable():
+            return "unreachable"

@@ -1,0 +1,51 @@
+"""The HTTP server on `serve.listen`."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from aiohttp import web
+
+from daemon.errors import DaemonError
+from daemon.metrics import Metrics
+from daemon.serve.health import Health
+
+
+class Server:
+    """/livez, /readyz and /metrics. Use as an async context manager; raises `DaemonError` when the address cannot be had."""
+
+    def __init__(self, address: tuple[str, int], health: Health, metrics: Metrics) -> None:
+        self._host, self._port = address
+        self._health = health
+        self._metrics = metrics
+        app = web.Application(client_max_size=64 * 1024)
+        app.add_routes(
+            [web.get("/livez", self._livez), web.get("/readyz", self._readyz), web.get("/metrics", self._metrics_page)]
+        )
+        self._runner = web.AppRunner(app, access_log=None)
+
+    async def __aenter__(self) -> Server:
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, self._host, self._port).start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise DaemonError(
+                f"serve.listen: cannot listen on {self._host}:{self._port}: {error.strerror}",
+                hint="another process may have it, perhaps a second relay; choose another address in serve.listen",
+            ) from error
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._runner.cleanup()
+
+    async def _livez(self, _request: web.Request) -> web.Response:
+        stuck = self._health.stuck()
+        return web.json_response({"live": not stuck, "stuck": stuck}, status=503 if stuck else 200)
+
+    async def _readyz(self, _request: web.Request) -> web.Response:
+        reason = self._health.not_ready()
+        return web.json_response({"ready": reason is None, "reason": reason}, status=503 if reason else 200)
+
+    async def _metrics_page(self, _request: web.Request) -> web.Response:
+        return web.Response(body=self._metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})

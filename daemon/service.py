@@ -1,0 +1,35 @@
+"""Telling systemd how the service is: the sd_notify protocol, a datagram to the socket that systemd names."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+
+class ServiceManager:
+    """Does nothing where no service manager listens."""
+
+    def __init__(self) -> None:
+        self._address = os.environ.get("NOTIFY_SOCKET")
+        self._ready = False
+
+    def ready(self) -> None:
+        """The service has started; said once."""
+        if not self._ready:
+            self._ready = True
+            self._send("READY=1")
+
+    def status(self, text: str) -> None:
+        """One line for `systemctl status`, which also feeds the watchdog."""
+        self._send(f"STATUS={text}\nWATCHDOG=1")
+
+    def stopping(self) -> None:
+        """The service has begun to stop."""
+        self._send("STOPPING=1")
+
+    def _send(self, message: str) -> None:
+        if not self._address:
+            return
+        address = f"\0{self._address[1:]}" if self._address.startswith("@") else self._address
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.sendto(message.encode(), address)
