@@ -23,10 +23,17 @@ CODEC: CodecOptions[Any] = CodecOptions(
     unicode_decode_error_handler="replace",
 )
 _BACK_OFF_LONGEST_S = 30
+_DEFAULTS: dict[str, Any] = {
+    "appname": "livechat-relay",
+    "serverSelectionTimeoutMS": 5_000,
+    "connectTimeoutMS": 10_000,
+    "socketTimeoutMS": 60_000,  # far above the wait of a cursor: only a dead connection takes that long
+}
 
 _LOST = {286, 280, 464}  # ChangeStreamHistoryLost, ChangeStreamFatalError, ChangeStreamStartAfterInvalidate
 _LOST_ON_OPEN = {260, 50811}  # InvalidResumeToken, resume token not found
 _NOT_REPLICA_SET = {40573, 76}  # $changeStream needs a replica set; NoReplicationEnabled
+_ANOTHER_REPLICA_SET = ("but this node belongs to a set named", "members available for replica set name")
 _UNAUTHORIZED = 13
 _AUTHENTICATION_FAILED = {18, 8000}
 _TOO_LARGE = 10334
@@ -56,8 +63,8 @@ def classify(error: PyMongoError, moment: Moment, where: str) -> DaemonError | N
     """None: worth trying again. Otherwise the error to stop with; `where` names host and database without secrets."""
     if isinstance(error, PyMongoConfigurationError | InvalidURI):
         return MongoError(f"{where}: {error}", hint="mend mongodb.uri")
-    if "but this node belongs to a set named" in str(error) or "No replica set" in str(error):
-        return MongoError(f"{where}: not the replica set that mongodb.uri names: {error}", hint=REPLICA_SET_HINT)
+    if any(text in str(error) for text in _ANOTHER_REPLICA_SET):
+        return MongoError(f"{where}: not the replica set that mongodb.uri names: {problem(error)}", hint=REPLICA_SET_HINT)
     if not isinstance(error, OperationFailure) or isinstance(error, ConnectionFailure):
         return None
     code = error.code
@@ -82,21 +89,25 @@ def classify(error: PyMongoError, moment: Moment, where: str) -> DaemonError | N
     return None
 
 
+def problem(error: BaseException) -> str:
+    """What happened, on one line, without the driver's description of its own state."""
+    text = str(error).partition(" (configured timeouts")[0].partition(", Timeout:")[0]
+    return f"{type(error).__name__}: {text[:300]}"
+
+
 def _name(error: OperationFailure) -> str:
     details = error.details or {}
     return f"{details.get('codeName') or 'code'} {error.code}"
 
 
 def connect(connection_string: str) -> AsyncIOMotorClient[dict[str, Any]]:
-    """A client that has not connected yet. Raises `ConfigurationError` for a connection string that cannot be one."""
+    """A client that has not connected yet; options in the connection string go before the defaults here. Raises
+    `ConfigurationError` for a connection string that cannot be one.
+    """
+    given = connection_string.partition("?")[2].lower()
+    defaults = {name: value for name, value in _DEFAULTS.items() if f"{name.lower()}=" not in given}
     try:
-        return AsyncIOMotorClient(
-            connection_string,
-            appname="livechat-relay",
-            serverSelectionTimeoutMS=5_000,
-            connectTimeoutMS=10_000,
-            socketTimeoutMS=60_000,  # far above the wait of a cursor: only a dead connection takes that long
-        )
+        return AsyncIOMotorClient(connection_string, **defaults)
     except (PyMongoConfigurationError, InvalidURI, ValueError) as error:
         raise ConfigurationError(f"mongodb.uri: {error}", hint="mend the connection string") from error
 

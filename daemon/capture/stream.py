@@ -22,7 +22,7 @@ from daemon.errors import MongoError
 from daemon.log import get_logger
 from daemon.metrics import Metrics
 from daemon.model import Batch, Change, Document, Position, Watch
-from daemon.mongo import CODEC, REPLICA_SET_HINT, Moment, classify, retrying
+from daemon.mongo import CODEC, REPLICA_SET_HINT, Moment, classify, problem, retrying
 
 _BATCH_SIZE = 1000
 _AWAIT_MS = 1000
@@ -63,14 +63,17 @@ class ChangeStream:
         self._ever_open = False
 
     async def current_position(self) -> Position:
-        """The position of now. Waits for MongoDB as long as it takes; raises `MongoError` where waiting cannot help."""
+        """The position after everything that is majority-committed now. Waits for MongoDB as long as it takes; raises
+        `MongoError` where waiting cannot help.
+        """
         async for attempt in self._retrying():
             with attempt:
                 hello = await self._client.admin.command("hello")
                 if "setName" not in hello:
                     raise MongoError(f"{self._where} is not a replica set", hint=REPLICA_SET_HINT)
                 await self._check_collections()
-                return Position(hello["operationTime"] if "operationTime" in hello else hello["$clusterTime"]["clusterTime"])
+                last: Timestamp = hello["lastWrite"]["majorityOpTime"]["ts"]
+                return Position(Timestamp(last.time, last.inc + 1))
         raise AssertionError("retrying ends by returning or raising")
 
     async def batches(self, position: Position) -> AsyncGenerator[Batch, None]:
@@ -155,13 +158,13 @@ class ChangeStream:
         self._observer.capture_open(True)
 
     def _broken(self, error: BaseException) -> None:
-        problem = f"{type(error).__name__}: {str(error)[:300]}"
+        text = problem(error)
         if self._reported != type(error).__name__:
-            log.warning("capture.unreachable", mongodb=self._where, problem=problem, next="trying again with back-off")
+            log.warning("capture.unreachable", mongodb=self._where, problem=text, next="trying again with back-off")
             self._reported = type(error).__name__
         self._metrics.reconnects.inc()
         self._metrics.capture_open.set(0)
-        self._observer.capture_open(False, problem)
+        self._observer.capture_open(False, text)
 
 
 def _batch(events: Sequence[Document], cursor: Document, before: Position) -> Batch:

@@ -22,7 +22,7 @@ from daemon.compose import documents
 from daemon.log import get_logger
 from daemon.metrics import Metrics
 from daemon.model import Document
-from daemon.mongo import CODEC, Moment, retrying
+from daemon.mongo import CODEC, Moment, problem, retrying
 
 # SnapshotTooOld, SnapshotUnavailable, InvalidOptions, CommandNotSupported (the last two: servers before 5.0)
 _NO_SNAPSHOT = {239, 246, 72, 115}
@@ -156,7 +156,7 @@ class Lookup:
         if not self._reported:
             log.warning(
                 "compose.read_failed",
-                problem=f"{type(error).__name__}: {str(error)[:300]}",
+                problem=problem(error),
                 next="trying again with back-off",
             )
             self._reported = True
