@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format clean
+.PHONY: demo test check bench format clean
 
 demo: $(VENV)/ready
 	$(BIN)/livechat-relay demo
@@ -15,6 +15,10 @@ test check: $(VENV)/ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pytest
+
+# Figures of the relay on this machine, about a minute.
+bench: $(VENV)/ready
+	$(BIN)/python -m tests.bench.measure
 
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
