@@ -15,6 +15,7 @@ from daemon.capture.stream import ChangeStream
 from daemon.clock import Clock, SystemClock, wait_until_set
 from daemon.compose.composer import Composer
 from daemon.compose.documents import WATCHES
+from daemon.compose.intake import offline_event
 from daemon.compose.lookup import Lookup
 from daemon.compose.match import Endpoints
 from daemon.config import Config, redact_url
@@ -30,6 +31,7 @@ from daemon.relay.schedule import RetryPolicy
 from daemon.send.client import Sender
 from daemon.serve.health import Health
 from daemon.serve.http import Server
+from daemon.serve.intake import Intake
 from daemon.service import ServiceManager
 
 _OBSERVE_EVERY_S = 5.0
@@ -69,7 +71,8 @@ class App:
             stack.callback(client.close)
             lookup = Lookup(client, config.mongodb.database, where=where, clock=self._clock, metrics=self.metrics)
             await self._add_lanes(stack, outbox, lookup)
-            await stack.enter_async_context(Server(config.serve.address, self.health, self.metrics))
+            server = Server(config.serve.address, self.health, self.metrics, self._intake(outbox))
+            await stack.enter_async_context(server)
             stream = ChangeStream(
                 client,
                 config.mongodb.database,
@@ -119,9 +122,10 @@ class App:
                 concurrency=endpoint.concurrency,
                 policy=RetryPolicy(endpoint.retry.tries, endpoint.retry.wait),
                 outbox=outbox,
-                post=flow.post_with_file_tokens(sender, lookup, self._clock),
+                post=flow.way_to_endpoint(sender, lookup, self._clock),
                 clock=self._clock,
                 metrics=self.metrics,
+                answer_mode=endpoint.crm_data,
             )
             self._lanes.append(lanes)
             self.health.loops[f"relay {name}"] = lambda lanes=lanes: lanes.turned_at  # type: ignore[misc]
@@ -160,14 +164,31 @@ class App:
                     note="what happened in between is not delivered; set capture.on_lost_position back to fail",
                 )
 
+    def _intake(self, outbox: SqliteOutbox) -> Intake | None:
+        if not self._config.intake.enabled:
+            return None
+        endpoints = Endpoints(self._config.endpoints)
+
+        async def take(content: bytes) -> None:
+            event = offline_event(content, endpoints, self._clock.now())
+            if not event.endpoints:
+                log.warning("intake.unwanted", event_id=event.id, note="no endpoint has LivechatOfflineMessage in its events")
+                return
+            await outbox.add(event)
+            self._wake_relay()
+
+        return Intake(self._config.intake.token(), take)
+
     def _composer(self, lookup: Lookup, outbox: SqliteOutbox) -> Composer:
-        site_url = self._config.compose.site_url
+        section = self._config.compose
         return Composer(
             store=outbox,
             lookup=lookup,
             endpoints=Endpoints(self._config.endpoints),
-            settle=self._config.compose.settle,
-            site_url=None if site_url is None else str(site_url),
+            settle=section.settle,
+            site_url=None if section.site_url is None else str(section.site_url),
+            server_version=None if section.server_version == "auto" else section.server_version,
+            imitate=section.imitate,
             clock=self._clock,
             metrics=self.metrics,
         )

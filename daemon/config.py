@@ -122,13 +122,31 @@ class CaptureSection(Section):
         return value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.tzinfo is None else value
 
 
+def _version(value: str) -> str:
+    if value != "auto" and not re.fullmatch(r"\d{1,3}\.\d{1,3}(\.\d{1,4})?", value):
+        raise ValueError("write `auto` or a version in quotes, such as '6.5'")
+    if value != "auto" and int(value.split(".", maxsplit=1)[0]) < 6:
+        raise ValueError("versions before 6.0 are not supported")
+    return value
+
+
+Defect = Literal["leads_without_match", "stale_taken", "arbitrary_agent"]
+
+
 class ComposeSection(Section):
     """Turning changes into events and payloads."""
 
     site_url: HttpUrl | None = None
     """Address of Rocket.Chat for links to files. Empty: the setting Site_Url of Rocket.Chat."""
     settle: PositiveDuration = timedelta(seconds=2)
-    """How long a closed session waits for its closing message before it is sent without one."""
+    """How long an event waits for the later change that completes it, such as a closed session for its closing message."""
+    server_version: Annotated[str, AfterValidator(_version)] = "auto"
+    """Rocket.Chat's version, such as 6.5: payloads differ a little between releases. `auto`: as Rocket.Chat itself notes it in
+    MongoDB, else the newest known."""
+    imitate: tuple[Defect, ...] = ()
+    """Defects of Rocket.Chat to reproduce, for receivers that count on them: `leads_without_match` (a LeadCapture for every
+    message of a visitor, as 6.2 to 7.x send), `stale_taken` (LivechatSessionTaken with the room as before, as 6.11 and 6.12
+    send) and `arbitrary_agent` (some user as agent of a session that has none, as 6.2 to 6.5 send)."""
 
 
 def _sqlite_path(url: str) -> str:
@@ -190,8 +208,19 @@ class EndpointSection(Section):
     """A file that holds the token; used instead of `secret_token`."""
     events: tuple[EventType, ...] = tuple(EventType)
     """The event types this endpoint gets; all of them by default. Decided once, when the event happens."""
+    departments: tuple[str, ...] = ()
+    """Only sessions of these departments, by id or name; a forward matches by either side. Empty: all, also without
+    department.
+    """
+    tags: tuple[str, ...] = ()
+    """Only sessions that have one of these tags when the event happens. Empty: all."""
+    sources: tuple[str, ...] = ()
+    """Only sessions from these sources: widget, email, sms, app, api, other. Empty: all."""
     profile: Profile = Profile.GUIDE
     """Shape of the payloads: `guide` (as the public guide documents them) or `native` (as current servers send them)."""
+    crm_data: Literal["off", "text", "object"] = "off"
+    """What becomes of the body of a 200: with `text` it comes back as `crmData` in later payloads of the session, as Rocket.Chat
+    does from 6.2 on; with `object` only the member `data` of a JSON answer, as before 6.2."""
     timeout: PositiveDuration = timedelta(seconds=20)
     """How long one try may take, from connecting to the end of the answer."""
     concurrency: int = Field(default=32, ge=1, le=1000)
@@ -249,6 +278,30 @@ def _listen(value: str) -> str:
     return value
 
 
+class IntakeSection(Section):
+    """Offline messages by Rocket.Chat's own webhook, at POST /intake/offline on serve.listen."""
+
+    enabled: bool = False
+    """Take them. In Rocket.Chat set the webhook URL to http://127.0.0.1:8940/intake/offline and switch on only the event for
+    offline messages."""
+    secret_token: SecretStr | None = None
+    """The same as Rocket.Chat's secret token; needed."""
+    secret_token_file: Path | None = None
+    """A file that holds the token; used instead of `secret_token`."""
+
+    @model_validator(mode="after")
+    def _needs_token(self) -> IntakeSection:
+        if self.secret_token is not None and self.secret_token_file is not None:
+            raise ValueError("give secret_token or secret_token_file, not both")
+        if self.enabled and not self.secret_token and self.secret_token_file is None:
+            raise ValueError("needs secret_token or secret_token_file, the same as Rocket.Chat's secret token")
+        return self
+
+    def token(self) -> str:
+        """The token. Raises `ConfigurationError` when its file cannot be read."""
+        return _secret(self.secret_token_file, self.secret_token or SecretStr(""), "intake.secret_token_file")
+
+
 class ServeSection(Section):
     """The operator's window: /livez, /readyz, /metrics."""
 
@@ -295,6 +348,8 @@ class Config(BaseSettings):
     """Order and concurrency of deliveries."""
     endpoints: dict[str, EndpointSection] = Field(min_length=1)
     """The receivers, by name. The name is the identity: a renamed endpoint is a new one."""
+    intake: IntakeSection = IntakeSection()
+    """Offline messages by Rocket.Chat's own webhook, at POST /intake/offline on serve.listen."""
     serve: ServeSection = ServeSection()
     """The operator's window: /livez, /readyz, /metrics."""
     log: LogSection = LogSection()
@@ -378,7 +433,7 @@ def load(path: Path) -> Config:
 
 
 def _unreadable(config: Config) -> Iterable[str]:
-    readers: list[Callable[[], str]] = [config.mongodb.connection_string]
+    readers: list[Callable[[], str]] = [config.mongodb.connection_string, config.intake.token]
     readers += [partial(endpoint.token, name) for name, endpoint in config.endpoints.items()]
     for read in readers:
         try:

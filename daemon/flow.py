@@ -18,6 +18,7 @@ from daemon.capture.stream import ChangeStream
 from daemon.clock import Clock
 from daemon.compose.composer import Composer
 from daemon.compose.files import with_tokens
+from daemon.compose.json_text import with_answer
 from daemon.compose.lookup import Lookup
 from daemon.errors import DaemonError
 from daemon.log import get_logger
@@ -106,7 +107,7 @@ class Intake:
             await self._outbox.composed(intent.event_id, bodies)
 
     def _worth_saving(self, commit: Commit) -> bool:
-        if commit.events or commit.completions or commit.states:
+        if commit.events or commit.intent_updates or commit.states:
             return True
         return self._clock.monotonic() - self._saved_at >= _POSITION_EVERY_S
 
@@ -114,8 +115,9 @@ class Intake:
         self._saved_at = self._clock.monotonic()
         self._metrics.position_time.set(commit.position.cluster_time.time)
         complete = sum(event.intent is not None and event.intent.completed is not None for event in commit.events)
-        self._backlog += complete + len(commit.completions)
-        if complete or commit.completions:
+        complete += sum(update.completed is not None for update in commit.intent_updates)
+        self._backlog += complete
+        if complete:
             self._to_compose.set()
         if commit.events:
             self._wake_relay()
@@ -135,13 +137,16 @@ class Intake:
             await _either(stopping, self._composed, _POLL_S)
 
 
-def post_with_file_tokens(sender: Sender, lookup: Lookup, clock: Clock) -> Post:
-    """The way of a delivery to its endpoint: links to protected files get a token that is made for this attempt."""
+def way_to_endpoint(sender: Sender, lookup: Lookup, clock: Clock) -> Post:
+    """The way of a delivery to its endpoint: the CRM's last answer is put in, and links to protected files get a token that
+    is made for this attempt.
+    """
 
     async def post(delivery: Delivery) -> Outcome:
-        content = delivery.body.content
-        if delivery.body.files:
-            content = with_tokens(delivery.body, await lookup.file_secret(), clock.now())
+        body = with_answer(delivery.body, delivery.answer)
+        content = body.content
+        if body.files:
+            content = with_tokens(body, await lookup.file_secret(), clock.now())
         return await sender.post(delivery, content)
 
     return post

@@ -48,6 +48,11 @@ class Metrics:
             "Changes and events that could not be composed; kept in the outbox with their reason.",
             registry=self.registry,
         )
+        self.doubtful = Counter(
+            "livechat_relay_compose_doubtful",
+            "Offline messages whose lines can be read in two ways; delivered all the same.",
+            registry=self.registry,
+        )
         self.reads = Counter(
             "livechat_relay_compose_reads",
             "Read commands sent to MongoDB, by collection.",

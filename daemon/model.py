@@ -17,9 +17,13 @@ class EventType(StrEnum):
     """The `type` of a webhook, as Rocket.Chat spells it."""
 
     SESSION_START = "LivechatSessionStart"
+    SESSION_QUEUED = "LivechatSessionQueued"
     SESSION_TAKEN = "LivechatSessionTaken"
-    MESSAGE = "Message"
+    SESSION_FORWARDED = "LivechatSessionForwarded"
     SESSION = "LivechatSession"
+    EDIT = "LivechatEdit"
+    MESSAGE = "Message"
+    LEAD = "LeadCapture"
     OFFLINE_MESSAGE = "LivechatOfflineMessage"
 
 
@@ -67,11 +71,13 @@ class Body:
     """A payload as it will be sent.
 
     `files` lists where a file link still lacks its token, as `(offset in bytes, room id, user id, file id)`, rising by offset:
-    a token lives for an hour, so it is made for each attempt and never stored.
+    a token lives for an hour, so it is made for each attempt and never stored. `answer` is the place (start and end) of the
+    member `crmData`, where an endpoint's own last answer goes.
     """
 
     content: bytes
     files: tuple[tuple[int, str, str, str], ...] = ()
+    answer: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +99,25 @@ class Intent:
 
 
 @dataclass(frozen=True, slots=True)
-class Completion:
-    """The later change that an intent waited for has been read."""
+class IntentUpdate:
+    """A later change spoke of an intent: it is complete now, or `context` has what is known so far (None: as before)."""
 
     event_id: str
-    completed: Timestamp
+    completed: Timestamp | None
     cut: datetime
+    context: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """Something that can arrive by two ways counts once: the first arrival is the event, its twin by the other `way` is dropped.
+
+    Twins have the same `key` and times `at` that are close; the n-th of one way pairs with the n-th of the other.
+    """
+
+    way: str
+    key: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +135,7 @@ class NewEvent:
     bodies: Mapping[Profile, Body] = field(default_factory=dict)
     intent: Intent | None = None
     skipped: str | None = None
+    pairing: Pairing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,17 +149,20 @@ class StateRow:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What one batch of changes means, kept in one commit: the events, the folded state, the position."""
+    """What one batch of changes means, kept in one commit: the events, what became of earlier ones, state, position."""
 
     position: Position
     events: tuple[NewEvent, ...] = ()
-    completions: tuple[Completion, ...] = ()
+    intent_updates: tuple[IntentUpdate, ...] = ()
     states: tuple[StateRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One attempt that is already counted: `attempt` is its number, `failures` how many before it had a failing outcome."""
+    """One attempt that is already counted: `attempt` is its number, `failures` how many before it had a failing outcome.
+
+    `answer` (JSON) is the endpoint's last answer in this session, which the payload returns.
+    """
 
     endpoint: str
     sequence: int
@@ -150,6 +173,7 @@ class Delivery:
     failures: int
     happened_at: datetime
     body: Body
+    answer: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

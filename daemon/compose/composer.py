@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-import bson
 from bson.timestamp import Timestamp
 
 from daemon.clock import Clock
 from daemon.compose import documents, transitions
+from daemon.compose.channel import ChannelPosts
 from daemon.compose.documents import Kind
-from daemon.compose.fold import fold, reduce, touches
-from daemon.compose.intents import OpenIntents
+from daemon.compose.drafts import Drafts
+from daemon.compose.fold import fold, nested_id, reduce, touches
+from daemon.compose.gather import Gatherer
+from daemon.compose.intents import OpenIntents, Part, Waiting
 from daemon.compose.json_text import encode
+from daemon.compose.leads import is_lead
 from daemon.compose.lookup import Lookup
 from daemon.compose.match import Endpoints
-from daemon.compose.offline import looks_like_offline_post, parse_offline_post
-from daemon.compose.payload import Context, build, build_offline, file_ids
+from daemon.compose.payload.context import Context, decode_context, encode_context
+from daemon.compose.payload.messages import file_ids
+from daemon.compose.payload.session import build
 from daemon.compose.states import FoldedStates, StateStore
+from daemon.compose.transitions import Awaits, Transition
+from daemon.compose.versions import behaviour
 from daemon.errors import DaemonError
 from daemon.log import get_logger
 from daemon.metrics import Metrics
-from daemon.model import Batch, Body, Change, Commit, Completion, Document, EventType, Intent, NewEvent, Profile
-from daemon.mongo import CODEC
+from daemon.model import Batch, Body, Change, Commit, Document, EventType, Intent, IntentUpdate, NewEvent, Profile
 
 log = get_logger("compose")
 
-_ROOMS = documents.BY_KIND[Kind.ROOM].collection
 _REASON_LENGTH = 500
+_ROOM_GONE = "the room no longer exists in MongoDB"
 
 
 class Composer:
@@ -43,26 +48,41 @@ class Composer:
         lookup: Lookup,
         endpoints: Endpoints,
         settle: timedelta,
-        site_url: str | None,
         clock: Clock,
         metrics: Metrics,
+        site_url: str | None = None,
+        server_version: str | None = None,
+        imitate: Collection[str] = (),
     ) -> None:
         self._lookup = lookup
-        self._states = FoldedStates(store, lookup)
         self._endpoints = endpoints
-        self._intents = OpenIntents(settle)
-        self._site_url = site_url
         self._clock = clock
         self._metrics = metrics
-        self._prepared = False
-        self._messages: dict[str, dict[str, Any]] = {}
+        self._imitate = frozenset(imitate)
+        arbitrary_agent = "arbitrary_agent" in self._imitate
+        self._states = FoldedStates(store, lookup)
+        self._gatherer = Gatherer(self._states, lookup, arbitrary_agent=arbitrary_agent)
+        self._drafts = Drafts(self._states, endpoints, site_url=site_url, version=server_version, arbitrary_agent=arbitrary_agent)
+        self._channel = ChannelPosts(self._states, endpoints, metrics)
+        self._intents = OpenIntents(settle)
+        self._said_version: str | None = ""
+        self._edited: dict[str, dict[str, Any]] = {}
         self._events: list[NewEvent] = []
-        self._completions: list[Completion] = []
+        self._updates: list[IntentUpdate] = []
+        self._takers = {
+            documents.MESSAGES: self._take_message,
+            documents.STATISTICS: self._take_statistics,
+            documents.BY_KIND[Kind.ROOM].collection: self._take_room,
+            documents.BY_KIND[Kind.VISITOR].collection: self._take_visitor,
+            documents.BY_KIND[Kind.INQUIRY].collection: self._take_inquiry,
+        }
 
     def resume(self, waiting: Iterable[Intent]) -> None:
         """Take up the intents that wait for a change since before the restart, oldest first."""
         for intent in waiting:
-            self._intents.add(intent)
+            context, notes = decode_context(intent.context)
+            parts = {Part(part) for part in notes.get("parts", ())}
+            self._wait(intent, context, parts, named=bool(notes.get("named")))
 
     async def compose(self, batch: Batch) -> Commit:
         """What `batch` means. A change that cannot be understood becomes a skipped event with its reason; the flow goes on.
@@ -70,15 +90,19 @@ class Composer:
         Waits for an unreachable MongoDB; raises `DaemonError` where waiting cannot help.
         """
         self._states.trim()
-        self._events, self._completions, self._messages = [], [], {}
-        await self._gather(batch)
+        self._events, self._updates = [], []
+        self._edited = await self._gatherer.gather(batch)
+        self._say_version()
         for change in batch.changes:
+            self._give_up(self._intents.overdue_at(change.cluster_time))
             try:
-                self._take(change)
+                self._takers.get(change.collection, self._states.apply)(change)
             except Exception as error:  # noqa: BLE001 - one odd document must not stop the stream
                 self._unreadable(change, error)
-        self._completions += self._intents.overdue(batch, self._clock.monotonic())
-        return Commit(batch.position, tuple(self._events), tuple(self._completions), self._states.changed_rows())
+        self._give_up(self._intents.overdue_at(batch.position.cluster_time))
+        self._give_up(self._intents.overdue_idle(batch, self._clock.monotonic()))
+        self._metrics.open_intents.set(len(self._intents))
+        return Commit(batch.position, tuple(self._events), tuple(self._updates), self._states.changed_rows())
 
     async def finish(self, intent: Intent) -> Mapping[Profile, Body]:
         """The bodies of a complete intent.
@@ -86,250 +110,235 @@ class Composer:
         Waits for an unreachable MongoDB; raises `DaemonError` where waiting cannot help, anything else when it cannot be
         composed.
         """
-        stored = bson.decode(intent.context, codec_options=CODEC)
-        message: Document | None = stored.pop("message", None)
-        context = Context(**{**stored, "type": EventType(stored["type"])})
-        if message is not None:
-            messages: list[Document] = [message]
-        else:
+        context, _ = decode_context(intent.context)
+        messages: list[Document] = []
+        if context.message is not None:
+            messages = [context.message]
+        elif context.transcript:
             messages = [*await self._lookup.transcript(str(context.room["_id"]), intent.completed, intent.cut)]
         wanted = file_ids(messages)
-        uploads = {}
+        uploads: Mapping[str, Document] = {}
         if wanted:
             uploads = await self._lookup.by_ids(documents.UPLOADS, wanted, documents.UPLOAD_FIELDS, intent.completed)
         return {profile: encode(build(profile, context, messages, uploads)) for profile in intent.profiles}
 
-    async def _gather(self, batch: Batch) -> None:
-        """Have everything in memory that the batch needs, with one read per collection, as it was just before the batch."""
-        changes = batch.changes
-        at = _before(changes[0].cluster_time) if changes else batch.position.cluster_time
-        if not self._prepared:
-            await self._states.prepare(at)
-            self._prepared = True
-        if not changes:
-            return
-        await self._gather_edited(changes, at)
-        messages = [change for change in changes if change.collection == documents.MESSAGES]
-        rooms = {change.id for change in changes if change.collection == _ROOMS and change.operation != "insert"}
-        rooms |= {self._room_of(change) for change in messages}
-        rooms -= {change.id for change in changes if change.collection == _ROOMS and change.operation == "insert"}
-        await self._states.ensure(Kind.ROOM, {room for room in rooms if isinstance(room, str)}, at)
-        visitors, agents = self._people(changes, rooms)
-        inserted = {change.id for change in changes if change.operation == "insert"}
-        await self._states.ensure(Kind.VISITOR, visitors - inserted, at)
-        await self._states.ensure(Kind.USER, agents, at)
-        for kind in (Kind.VISITOR, Kind.USER):
-            collection = documents.BY_KIND[kind].collection
-            await self._states.recall(kind, {change.id for change in changes if change.collection == collection} - inserted)
+    # -- changes, by collection
 
-    async def _gather_edited(self, changes: Iterable[Change], at: Timestamp) -> None:
-        inserted: set[str] = set()
-        edited: set[str] = set()
-        for change in changes:
-            if change.collection == documents.MESSAGES:
-                if change.operation == "insert":
-                    inserted.add(change.id)
-                elif transitions.is_edit(change):
-                    edited.add(change.id)
-        if edited - inserted:
-            found = await self._lookup.by_ids(documents.MESSAGES, edited - inserted, documents.MESSAGE_FIELDS, at)
-            self._messages.update(found)
-        for change in changes:
-            if change.operation == "insert" and change.id in edited and change.document is not None:
-                self._messages[change.id] = dict(change.document)
-
-    def _room_of(self, change: Change) -> object:
-        """The room of a message that may matter."""
-        if change.operation == "update":
-            return self._messages.get(change.id, {}).get("rid")
-        message = change.document or {}
-        kind = message.get("t")
-        return message.get("rid") if not kind or transitions.is_closing_message(message) else None
-
-    def _people(self, changes: Iterable[Change], rooms: Iterable[object]) -> tuple[set[str], set[str]]:
-        """The visitors and agents whom the payloads of this batch may need."""
-        seen: list[Document | None] = [self._states.get(Kind.ROOM, room) for room in rooms]
-        for change in changes:
-            if change.collection == _ROOMS:
-                seen += [change.document, {"servedBy": change.updated.get("servedBy"), "v": change.updated.get("v")}]
-                seen.append({"servedBy": {"_id": change.updated.get("servedBy._id")}, "v": {"_id": change.updated.get("v._id")}})
-        livechat = [room for room in seen if room is not None and room.get("t", "l") == "l"]
-        visitors = {_nested_id(room, "v") for room in livechat}
-        agents = {_nested_id(room, "servedBy") for room in livechat}
-        return {id_ for id_ in visitors if isinstance(id_, str)}, {id_ for id_ in agents if isinstance(id_, str)}
-
-    def _take(self, change: Change) -> None:
-        if change.collection == documents.MESSAGES:
-            self._take_message(change)
-            return
+    def _take_room(self, change: Change) -> None:
+        before = self._states.get(Kind.ROOM, change.id)
         after = self._states.apply(change)
-        if change.collection != _ROOMS:
+        if after is None:
+            if before is None and change.operation == "update" and ("closedAt" in change.updated or touches(change, "servedBy")):
+                # Removed before it was read for the first time: nothing is left to tell.
+                for transition in transitions.of_room(change, None, {**change.updated, "_id": change.id}):
+                    self._skip(transition, change, _ROOM_GONE)
             return
-        if after is not None and after.get("t") == "l":
-            for transition in transitions.of_room(change, after):
-                self._emit(transition, change, after)
-        elif after is None and change.operation == "update" and _speaks_of_livechat(change):
-            # The room was removed before it was read for the first time: nothing is left to tell.
-            for transition in transitions.of_room(change, dict(change.updated)):
-                self._skip(transition.type, transition.event_id, str(change.id), change, "the room no longer exists in MongoDB")
+        if after.get("t") != "l":
+            return
+        marked = transitions.remember(change, before, after)
+        for transition in transitions.of_room(change, before, marked):
+            stale = transition.type is EventType.SESSION_TAKEN and "stale_taken" in self._imitate
+            self._emit(replace(transition, room=before) if stale and before is not None else transition, change)
+            if transition.type is EventType.SESSION_FORWARDED:
+                marked = {name: value for name, value in marked.items() if name != documents.TRANSFER}
+        if marked is not after:
+            self._states.put(Kind.ROOM, change.id, marked)
+        if transitions.is_edit_of_closed(change, after):
+            self._take_edit(change, before or after, after)
+
+    def _take_inquiry(self, change: Change) -> None:
+        before = self._states.get(Kind.INQUIRY, change.id)
+        if change.operation == "insert" and (change.document or {}).get("status") == "verifying":
+            self._states.apply(change)  # followed from now on; what becomes of other entries is told by their rooms
+        elif before is not None:
+            self._states.apply(change)
+        rid = (change.document or before or {}).get("rid")
+        room = self._states.get(Kind.ROOM, rid)
+        if room is not None and room.get("t") == "l":
+            for transition in transitions.of_inquiry(change, before, room, behaviour(self._drafts.version())):
+                self._emit(transition, change)
+
+    def _take_visitor(self, change: Change) -> None:
+        before = self._states.get(Kind.VISITOR, change.id)
+        after = self._states.apply(change)
+        if before is None or after is None or change.operation == "insert":
+            return
+        for waiting in self._intents.of_type(EventType.LEAD, visitor=change.id):
+            self._complete(waiting, change.cluster_time, replace(waiting.context, visitor=_unmarked(after)))
+            break
+        named = touches(change, "name")
+        for waiting in self._intents.of_type(EventType.EDIT, visitor=change.id):
+            if Part.VISITOR in waiting.parts:
+                self._complete_edit(waiting, change.cluster_time, visitor=before)
+                continue
+            room = self._states.get(Kind.ROOM, waiting.session) or {}
+            waiting.named = named and room.get("fname") != after.get("name")
+            self._note_part(waiting, Part.VISITOR, change)
+            return
+        saved = {"at": change.cluster_time, "named": named}
+        self._states.put(Kind.VISITOR, change.id, {**after, documents.SAVED: saved})
 
     def _take_message(self, change: Change) -> None:
         if change.operation == "update":
             if not transitions.is_edit(change):
                 return
-            message = fold(self._messages.get(change.id), change, documents.MESSAGE_FIELDS)
+            message = fold(self._edited.get(change.id), change, documents.MESSAGE_FIELDS)
             if message is None:
-                log.info("compose.edit_of_unknown_message", message=change.id, reason="the message no longer exists in MongoDB")
+                log.warning(
+                    "compose.edit_of_unknown_message", message=change.id, reason="the message no longer exists in MongoDB"
+                )
                 return
-            self._messages[change.id] = message
+            self._edited[change.id] = message
         else:
             message = reduce(change.document or {}, documents.MESSAGE_FIELDS)
         room = self._states.get(Kind.ROOM, message.get("rid"))
         if room is None:
-            if message.get("token") and not message.get("t"):
-                for transition in transitions.of_message(change, message):
-                    reason = "the room no longer exists in MongoDB"
-                    self._skip(transition.type, transition.event_id, str(message.get("rid")), change, reason)
-        elif room.get("t") != "l":
-            if change.operation == "insert":
-                self._take_channel_post(change, message, room)
-        elif transitions.is_closing_message(message):
-            self._complete(str(room["_id"]), change, message)
-        else:
-            for transition in transitions.of_message(change, message):
-                self._emit(transition, change, room)
+            if transitions.is_visitor_text(message):
+                lost = {"_id": message.get("rid")}
+                for transition in transitions.of_message(change, message, lost, behaviour(self._drafts.version())):
+                    self._skip(transition, change, _ROOM_GONE)
+        elif room.get("t") == "l":
+            self._take_livechat_message(change, message, room)
+        elif change.operation == "insert":
+            self._events += self._channel.take(change, message, room)
 
-    def _take_channel_post(self, change: Change, message: Document, room: Document) -> None:
-        """An offline message is never stored as such; rocket.cat posts it to a channel."""
-        if not looks_like_offline_post(message) or room.get("name") not in self._offline_channels():
+    def _take_livechat_message(self, change: Change, message: dict[str, Any], room: dict[str, Any]) -> None:
+        for transition in transitions.of_message(change, message, room, behaviour(self._drafts.version())):
+            self._emit(transition, change)
+        if change.operation != "insert":
             return
-        offline = parse_offline_post(str(message["msg"]), self._setting(documents.LANGUAGE) or None)
-        if offline is None:
-            return
-        endpoints = self._endpoints.of(EventType.OFFLINE_MESSAGE)
-        if offline.doubtful:
-            log.warning("compose.offline_doubtful", message=change.id, reason="its lines can be read in more than one way")
-        content = build_offline(sent_at=message["ts"], name=offline.name, email=offline.email, message=offline.message)
-        body = encode(content)
-        self._append(
-            NewEvent(
-                id=f"{EventType.OFFLINE_MESSAGE}:{change.id}",
-                type=EventType.OFFLINE_MESSAGE,
-                session=f"offline:{change.id}",
-                happened_at=change.wall_time,
-                endpoints=endpoints,
-                bodies=dict.fromkeys(endpoints.values(), body),
+        if transitions.is_closing_message(message):
+            for waiting in self._intents.of_type(EventType.SESSION, session=str(room["_id"])):
+                waiting.cut = message["ts"] if isinstance(message.get("ts"), datetime) else change.wall_time
+                self._complete(waiting, change.cluster_time)
+                break
+        elif transitions.is_visitor_text(message) and self._endpoints.wanted(EventType.LEAD):
+            matches = is_lead(
+                str(message.get("msg") or ""),
+                phone_pattern=self._drafts.setting(documents.LEAD_PHONE),
+                email_pattern=self._drafts.setting(documents.LEAD_EMAIL),
             )
-        )
+            if matches or "leads_without_match" in self._imitate:
+                self._emit(transitions.of_lead(change, room, matches=matches), change)
+        transferred = transitions.remember_transfer(message, room)
+        if transferred is not None:
+            self._states.put(Kind.ROOM, str(room["_id"]), transferred)
 
-    def _offline_channels(self) -> set[object]:
-        names: set[object] = {self._setting(documents.OFFLINE_CHANNEL)}
-        names |= {department.get("offlineMessageChannelName") for department in self._states.all(Kind.DEPARTMENT)}
-        return names - {None, ""}
+    def _take_statistics(self, change: Change) -> None:
+        version = (change.document or {}).get("version")
+        if isinstance(version, str):
+            self._states.put(Kind.SERVER, Kind.SERVER, {"_id": Kind.SERVER.value, "version": version})
+            self._say_version()
 
-    def _emit(self, transition: transitions.Transition, change: Change, room: Document) -> None:
-        endpoints = self._endpoints.of(transition.type)
-        if not endpoints:
+    def _take_edit(self, change: Change, before: dict[str, Any], after: dict[str, Any]) -> None:
+        """An agent edited the information of a closed room: part of an edit that waits, or the first part of a new one."""
+        part = Part.INFORMATION if transitions.edits_information(change) else Part.NAME
+        for waiting in self._intents.of_type(EventType.EDIT, session=str(change.id)):
+            if part in waiting.parts:
+                self._complete_edit(waiting, change.cluster_time, room=before)
+                continue
+            self._note_part(waiting, part, change)
             return
-        session = str(room["_id"])
-        visitor = self._states.get(Kind.VISITOR, _nested_id(room, "v"))
+        event_id = f"{EventType.EDIT}:{change.id}:{change.cluster_time.time}.{change.cluster_time.inc}"
+        self._emit(Transition(EventType.EDIT, event_id, after, transcript=True, awaits=Awaits.VISITOR_UPDATE), change)
+        for waiting in self._intents.of_type(EventType.EDIT, session=str(change.id)):
+            waiting.parts.add(part)
+            self._find_saved_visitor(waiting, after)
+            self._note_part(waiting, part, change)
+
+    def _find_saved_visitor(self, waiting: Waiting, room: Document) -> None:
+        """The visitor's half of a save may have come first."""
+        visitor = self._states.get(Kind.VISITOR, waiting.visitor)
+        saved = (visitor or {}).get(documents.SAVED)
+        if visitor is None or saved is None or waiting.started > self._intents.limit(saved["at"]):
+            return
+        waiting.parts.add(Part.VISITOR)
+        waiting.named = bool(saved["named"]) and room.get("fname") != visitor.get("name")
+        self._states.put(Kind.VISITOR, waiting.visitor, _unmarked(visitor))
+
+    def _note_part(self, waiting: Waiting, part: Part, change: Change) -> None:
+        waiting.parts.add(part)
+        if waiting.all_seen:
+            self._complete_edit(waiting, change.cluster_time)
+            return
+        notes = {"parts": sorted(waiting.parts), "named": waiting.named}
+        self._updates.append(IntentUpdate(waiting.event_id, None, waiting.cut, encode_context(waiting.context, notes)))
+
+    # -- events and intents
+
+    def _emit(self, transition: Transition, change: Change) -> None:
+        if not self._endpoints.of(transition.type, self._drafts.traits(transition.room, transition.departments)):
+            return
+        visitor = self._states.get(Kind.VISITOR, nested_id(transition.room, "v"))
         if visitor is None or visitor.get("disabled") is True:
-            reason = "the visitor no longer exists" if visitor is None else "the visitor was removed"
-            self._skip(transition.type, transition.event_id, session, change, reason)
+            self._skip(transition, change, "the visitor no longer exists" if visitor is None else "the visitor was removed")
             return
-        context = self._context(transition.type, room, visitor)
-        event = NewEvent(transition.event_id, transition.type, session, change.wall_time, endpoints)
-        messages = () if transition.message is None else (transition.message,)
-        if not transition.transcript and not file_ids(messages):
-            bodies = {profile: encode(build(profile, context, messages, {})) for profile in set(endpoints.values())}
-            self._append(replace(event, bodies=bodies))
-            return
-        intent = Intent(
-            event_id=transition.event_id,
-            session=session,
-            started=change.cluster_time,
-            completed=None if transition.awaits_closing else change.cluster_time,
-            cut=_cut(transition, room, change),
-            context=_encode_context(context, transition.message),
-        )
-        if transition.awaits_closing:
-            self._intents.add(intent)
-        self._append(replace(event, intent=intent))
+        event = self._drafts.event(transition, change, visitor)
+        self._metrics.events.labels(event.type).inc()
+        self._events.append(event)
+        if event.intent is not None and event.intent.completed is None:
+            context, _ = decode_context(event.intent.context)
+            self._wait(event.intent, context, set(), named=False)
 
-    def _context(self, event_type: EventType, room: Document, visitor: Document) -> Context:
-        department = self._states.get(Kind.DEPARTMENT, visitor.get("department"))
-        settings = {str(setting["_id"]): setting.get("value") for setting in self._states.all(Kind.SETTING)}
-        if self._site_url is not None:
-            settings[documents.SITE_URL] = self._site_url
-        return Context(
-            type=event_type,
-            room=room,
-            visitor=visitor,
-            agent=self._states.get(Kind.USER, _nested_id(room, "servedBy")),
-            settings=settings,
-            department=None if department is None else department.get("name"),
+    def _wait(self, intent: Intent, context: Context, parts: set[Part], *, named: bool) -> None:
+        visitor = str(nested_id(context.room, "v"))
+        self._intents.add(
+            Waiting(intent.event_id, intent.session, visitor, intent.started, intent.cut, context, parts=parts, named=named)
         )
 
-    def _complete(self, session: str, change: Change, message: Document) -> None:
-        cut = message["ts"] if isinstance(message.get("ts"), datetime) else change.wall_time
-        completion = self._intents.complete(session, change.cluster_time, cut)
-        if completion is not None:
-            self._completions.append(completion)
+    def _complete(self, waiting: Waiting, at: Timestamp, context: Context | None = None) -> None:
+        self._intents.remove(waiting)
+        encoded = None if context is None else encode_context(context)
+        self._updates.append(IntentUpdate(waiting.event_id, at, waiting.cut, encoded))
 
-    def _append(self, event: NewEvent) -> None:
+    def _complete_edit(
+        self, waiting: Waiting, at: Timestamp, *, room: Document | None = None, visitor: Document | None = None
+    ) -> None:
+        """An edit tells the room and the visitor as they are when all of it was seen."""
+        room = room or self._states.get(Kind.ROOM, waiting.session) or waiting.context.room
+        visitor = visitor or self._states.get(Kind.VISITOR, waiting.visitor) or waiting.context.visitor
+        context = replace(self._drafts.context(EventType.EDIT, room, visitor), transcript=True)
+        self._complete(waiting, at, context)
+
+    def _give_up(self, overdue: Iterable[tuple[Waiting, Timestamp]]) -> None:
+        for waiting, at in overdue:
+            waiting.cut += self._intents.settle
+            if waiting.context.type is EventType.EDIT:
+                self._complete_edit(waiting, at)
+            else:
+                self._complete(waiting, at)
+
+    def _skip(self, transition: Transition, change: Change, reason: str) -> None:
+        traits = self._drafts.traits(transition.room, transition.departments)
+        endpoints = self._endpoints.of(transition.type, traits)
+        session = str(transition.room["_id"])
+        self._append_skipped(NewEvent(transition.event_id, transition.type, session, change.wall_time, endpoints, skipped=reason))
+
+    def _append_skipped(self, event: NewEvent) -> None:
         if event.endpoints:
-            self._metrics.events.labels(event.type).inc()
-            self._events.append(event)
-
-    def _skip(self, event_type: str, event_id: str, session: str, change: Change, reason: str) -> None:
-        endpoints = self._endpoints.of(event_type)
-        if endpoints:
             self._metrics.skipped.inc()
-            log.warning("compose.skipped", event_id=event_id, session=session, reason=reason)
-            self._events.append(NewEvent(event_id, event_type, session, change.wall_time, endpoints, skipped=reason))
+            log.warning("compose.skipped", event_id=event.id, session=event.session, reason=event.skipped)
+            self._events.append(event)
 
     def _unreadable(self, change: Change, error: Exception) -> None:
         if isinstance(error, DaemonError):
             raise error
         log.exception("compose.unreadable_change", collection=change.collection, document=str(change.id))
-        at = f"{change.cluster_time.time}.{change.cluster_time.inc}"
-        event_id = f"Change:{change.collection}:{change.id}:{at}"
+        event_id = f"Change:{change.collection}:{change.id}:{change.cluster_time.time}.{change.cluster_time.inc}"
         reason = f"cannot be composed: {type(error).__name__}: {error}"[:_REASON_LENGTH]
-        self._skip("Change", event_id, str(change.id), change, reason)
+        endpoints = self._endpoints.all()
+        self._append_skipped(NewEvent(event_id, "Change", str(change.id), change.wall_time, endpoints, skipped=reason))
 
-    def _setting(self, name: str) -> Any:
-        setting = self._states.get(Kind.SETTING, name)
-        return None if setting is None else setting.get("value")
-
-
-def _nested_id(document: Document, field: str) -> object:
-    nested = document.get(field)
-    return nested.get("_id") if isinstance(nested, Mapping) else None
-
-
-def _speaks_of_livechat(change: Change) -> bool:
-    return "closedAt" in change.updated or touches(change, "servedBy")
+    def _say_version(self) -> None:
+        version = self._drafts.version()
+        if version != self._said_version:
+            self._said_version = version
+            if version is None:
+                note = "set compose.server_version; payloads are those of the newest known release"
+                log.warning("compose.server_version_unknown", note=note)
+            else:
+                log.info("compose.server_version", version=version)
 
 
-def _before(at: Timestamp) -> Timestamp:
-    """The last moment before `at`."""
-    return Timestamp(at.time, at.inc - 1) if at.inc else Timestamp(at.time - 1, 2**32 - 1)
-
-
-def _cut(transition: transitions.Transition, room: Document, change: Change) -> datetime:
-    """The latest `ts` that belongs to the transcript, by the clock that writes `ts`: Rocket.Chat's, not MongoDB's."""
-    served = room.get("servedBy")
-    at = room.get("closedAt") if transition.type is EventType.SESSION else served.get("ts") if isinstance(served, dict) else None
-    return at if isinstance(at, datetime) else change.wall_time
-
-
-def _encode_context(context: Context, message: Document | None) -> bytes:
-    stored = {
-        "type": context.type.value,
-        "room": context.room,
-        "visitor": context.visitor,
-        "agent": context.agent,
-        "settings": context.settings,
-        "department": context.department,
-    }
-    return bson.encode(stored if message is None else {**stored, "message": message})
+def _unmarked(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if not name.startswith("~")}

@@ -54,6 +54,12 @@ def touches(change: Change, field: str) -> bool:
     return any(key == field or key.startswith(inside) for key in change.updated)
 
 
+def nested_id(document: Document, field: str) -> object:
+    """The `_id` inside a sub-document; None where there is none."""
+    nested = document.get(field)
+    return nested.get("_id") if isinstance(nested, dict) else None
+
+
 def _get(value: Any, path: Sequence[str]) -> Any:
     for part in path:
         if isinstance(value, dict):

@@ -14,6 +14,9 @@ import orjson
 
 from daemon.model import Body
 
+ABSENT: Any = object()
+"""JavaScript's undefined: the member vanishes."""
+
 _LARGEST_EXACT_INTEGER = 2**53
 
 
@@ -27,40 +30,79 @@ class FileLink:
     file: str
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerSlot:
+    """The place of the last answer of a CRM, a member that is never the first one of its object.
+
+    `value` stands there unless an endpoint has an answer of its own; `ABSENT` leaves it out.
+    """
+
+    value: Any
+
+
 def encode(payload: Mapping[str, Any]) -> Body:
     """The bytes of `payload`: no blanks, UTF-8, keys in the given order, dates with three decimals and Z, integral numbers
     without .0.
 
-    A `FileLink` becomes its URL, and its place is listed in the body's `files`.
+    A `FileLink` becomes its URL, and the place of its token is listed in the body's `files`; an `AnswerSlot` becomes its
+    value, and its place is the body's `answer`.
     """
-    links: list[FileLink] = []
     # The marks are random, so that nobody can write a text that looks like one.
-    mark = secrets.token_hex(16)
-    text = orjson.dumps(_plain(payload, links, mark))
-    if not links:
-        return Body(text)
-    pieces = text.split(mark.encode())
+    marks = _Marks(secrets.token_hex(16))
+    pieces = orjson.dumps(_plain(payload, marks)).split(marks.text.encode())
+    content = bytearray(pieces[0])
     files: list[tuple[int, str, str, str]] = []
-    offset = 0
-    for piece, link in zip(pieces[:-1], links, strict=True):
-        offset += len(piece)
-        files.append((offset, link.room, link.user, link.file))
-    return Body(b"".join(pieces), tuple(files))
+    answer: tuple[int, int] | None = None
+    for item, piece in zip(marks.items, pieces[1:], strict=True):
+        if isinstance(item, FileLink):
+            files.append((len(content), item.room, item.user, item.file))
+            content += piece
+        else:
+            # The mark stands as a text: ...,"crmData":"<mark>"...
+            start = content.rindex(b",")
+            value = b"" if item.value is ABSENT else orjson.dumps(_plain(item.value, marks))
+            if value:
+                content[-1:] = value
+            else:
+                del content[start:]
+            answer = (start, len(content))
+            content += piece[1:]
+    return Body(bytes(content), tuple(files), answer)
+
+
+def with_answer(body: Body, answer: bytes | None) -> Body:
+    """`body` with `answer` (JSON) as its `crmData`; None leaves it as it is."""
+    if body.answer is None or answer is None:
+        return body
+    start, end = body.answer
+    inserted = b',"crmData":' + answer
+    moved = len(inserted) - (end - start)
+    files = tuple((offset + moved if offset >= end else offset, *names) for offset, *names in body.files)
+    content = body.content[:start] + inserted + body.content[end:]
+    return Body(content, files, (start, start + len(inserted)))  # type: ignore[arg-type]
+
+
+class _Marks:
+    """What stands in the text as a mark, in order."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.items: list[FileLink | AnswerSlot] = []
 
 
 def text(value: Any) -> str:
     """`JSON.stringify(value)`."""
-    return orjson.dumps(_plain(value, [], "")).decode()
+    return orjson.dumps(_plain(value, _Marks(""))).decode()
 
 
-def _plain(value: Any, links: list[FileLink], mark: str) -> Any:
+def _plain(value: Any, marks: _Marks) -> Any:
     match value:
         case None | bool() | str():
             return value
         case Mapping():
-            return {str(key): _plain(item, links, mark) for key, item in value.items()}
+            return {str(key): _plain(item, marks) for key, item in value.items()}
         case list() | tuple():
-            return [_plain(item, links, mark) for item in value]
+            return [_plain(item, marks) for item in value]
         case datetime():
             return date_text(value)
         case int():
@@ -68,8 +110,11 @@ def _plain(value: Any, links: list[FileLink], mark: str) -> Any:
         case float():
             return _number(value)
         case FileLink():
-            links.append(value)
-            return f"{value.url}?token={mark}"
+            marks.items.append(value)
+            return f"{value.url}?token={marks.text}"
+        case AnswerSlot():
+            marks.items.append(value)
+            return marks.text
         case bytes():
             return base64.b64encode(value).decode()
         case _:  # ObjectId and other BSON values that do not occur in livechat documents

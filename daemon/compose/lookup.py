@@ -35,6 +35,24 @@ log = get_logger("compose")
 
 
 @dataclass(frozen=True, slots=True)
+class Find:
+    """A query: what, of it which fields, in which order, how many at most (0: all)."""
+
+    collection: str
+    query: Document
+    fields: Collection[str]
+    sort: Document | None = None
+    limit: int = 0
+
+    def command(self, read_concern: Document) -> dict[str, Any]:
+        """The arguments of MongoDB's `find`."""
+        order: dict[str, Any] = {} if self.sort is None else {"sort": self.sort}
+        bounds: dict[str, Any] = {"limit": self.limit} if self.limit else {}
+        projection = dict.fromkeys(self.fields, 1)
+        return {"filter": self.query, "projection": projection, "batchSize": 1000, "readConcern": read_concern, **order, **bounds}
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """Documents, and whether they are exactly those of the moment asked for."""
 
@@ -65,21 +83,32 @@ class Lookup:
         found: dict[str, dict[str, Any]] = {}
         for start in range(0, len(wanted), _IDS_PER_READ):
             query = {"_id": {"$in": wanted[start : start + _IDS_PER_READ]}}
-            for document in (await self._find(collection, query, fields, at)).documents:
+            for document in (await self._find(Find(collection, query, fields), at)).documents:
                 found[document["_id"]] = document
         return found
 
     async def every(self, collection: str, fields: Collection[str], at: Timestamp | None) -> list[dict[str, Any]]:
         """All documents of a small collection."""
-        return list((await self._find(collection, {}, fields, at)).documents)
+        return list((await self._find(Find(collection, {}, fields), at)).documents)
 
     async def transcript(self, room: str, at: Timestamp | None, cut: datetime) -> list[dict[str, Any]]:
         """The visible messages of a room in order of `ts`, as they were at `at`, or else those up to `cut` as they are now."""
         query = {"rid": room, "_hidden": {"$ne": True}}
-        found = await self._find(documents.MESSAGES, query, documents.MESSAGE_FIELDS, at, sort={"ts": 1})
+        found = await self._find(Find(documents.MESSAGES, query, documents.MESSAGE_FIELDS, sort={"ts": 1}), at)
         if found.exact:
             return list(found.documents)
         return [message for message in found.documents if not isinstance(message.get("ts"), datetime) or message["ts"] <= cut]
+
+    async def server_version(self, at: Timestamp | None) -> str | None:
+        """Rocket.Chat's version as its newest statistics tell it; None when there are none."""
+        found = await self._find(Find(documents.STATISTICS, {}, ("version",), sort={"createdAt": -1}, limit=1), at)
+        version = found.documents[0].get("version") if found.documents else None
+        return version if isinstance(version, str) else None
+
+    async def first(self, collection: str, fields: Collection[str]) -> dict[str, Any] | None:
+        """The first document of a collection in MongoDB's own order."""
+        found = await self._find(Find(collection, {}, fields, limit=1), None)
+        return found.documents[0] if found.documents else None
 
     async def file_secret(self) -> str:
         """The secret that signs file links: at most a minute old, or older while MongoDB cannot be reached. Never stored."""
@@ -96,57 +125,42 @@ class Lookup:
         return self._secret
 
     async def _read_secret(self) -> str:
-        found = await self._find("rocketchat_settings", {"_id": documents.FILE_SECRET}, ("_id", "value"), None)
+        found = await self._find(Find("rocketchat_settings", {"_id": documents.FILE_SECRET}, ("_id", "value")), None)
         return str(found.documents[0].get("value") or "") if found.documents else ""
 
-    async def _find(
-        self,
-        collection: str,
-        query: Document,
-        fields: Collection[str],
-        at: Timestamp | None,
-        sort: Document | None = None,
-    ) -> Found:
+    async def _find(self, find: Find, at: Timestamp | None) -> Found:
         async for attempt in retrying(self._clock, self._where, Moment.READING, self._report):
             with attempt:
-                found = await self._find_once(collection, query, fields, at, sort)
+                found = await self._find_once(find, at)
                 self._reported = False
                 return found
         raise AssertionError("retrying ends by returning or raising")
 
-    async def _find_once(
-        self, collection: str, query: Document, fields: Collection[str], at: Timestamp | None, sort: Document | None
-    ) -> Found:
+    async def _find_once(self, find: Find, at: Timestamp | None) -> Found:
         if at is not None:
             try:
-                snapshot = {"level": "snapshot", "atClusterTime": at}
-                return Found(await self._run(collection, query, fields, sort, snapshot), exact=True)
+                return Found(await self._run(find, {"level": "snapshot", "atClusterTime": at}), exact=True)
             except OperationFailure as error:
                 if error.code not in _NO_SNAPSHOT:
                     raise
-        return Found(await self._run(collection, query, fields, sort, {"level": "majority"}), exact=False)
+        return Found(await self._run(find, {"level": "majority"}), exact=False)
 
-    async def _run(
-        self, collection: str, query: Document, fields: Collection[str], sort: Document | None, concern: Document
-    ) -> list[dict[str, Any]]:
-        command: dict[str, Any] = {
-            "filter": query,
-            "projection": dict.fromkeys(fields, 1),
-            "batchSize": 1000,
-            "readConcern": concern,
-        }
-        if sort is not None:
-            command["sort"] = sort
-        self._metrics.reads.labels(collection).inc()
+    async def _run(self, find: Find, read_concern: Document) -> list[dict[str, Any]]:
+        self._metrics.reads.labels(find.collection).inc()
         async with await self._client.start_session(causal_consistency=False) as session:
             reply = await self._database.command(
-                "find", collection, **command, maxTimeMS=_LONGEST_READ_MS, session=session, codec_options=CODEC
+                "find",
+                find.collection,
+                **find.command(read_concern),
+                maxTimeMS=_LONGEST_READ_MS,
+                session=session,
+                codec_options=CODEC,
             )
             cursor = reply["cursor"]
             result: list[dict[str, Any]] = list(cursor["firstBatch"])
             while cursor["id"]:
                 reply = await self._database.command(
-                    "getMore", cursor["id"], collection=collection, session=session, codec_options=CODEC
+                    "getMore", cursor["id"], collection=find.collection, session=session, codec_options=CODEC
                 )
                 cursor = reply["cursor"]
                 result += cursor["nextBatch"]

@@ -76,6 +76,10 @@ class FoldedStates:
             if id_ in found:
                 self._changed[kind, id_] = None
 
+    async def missing(self, kind: Kind, id_: str) -> bool:
+        """Whether this document is neither in memory nor stored; what is stored is in memory afterwards."""
+        return bool(await self._load(kind, (id_,)))
+
     async def recall(self, kind: Kind, ids: Collection[str]) -> None:
         """Have those of these documents that are followed already."""
         await self._load(kind, ids)
@@ -108,11 +112,15 @@ class FoldedStates:
         before = memory.get(change.id)
         if before is None and change.operation != "insert":
             return None
-        after = fold(before, change, folded.fields)
+        after = fold(before, change, folded.kept)
         if after != before:
-            memory[change.id] = after
-            self._changed[folded.kind, change.id] = None
+            self.put(folded.kind, change.id, after)
         return after
+
+    def put(self, kind: Kind, id_: str, document: dict[str, Any] | None) -> None:
+        """Keep a document in this state; None: it does not exist."""
+        self._memory[kind][id_] = document
+        self._changed[kind, id_] = None
 
     def changed_rows(self) -> tuple[StateRow, ...]:
         """What the next commit has to keep. Gives each row once; the caller commits it or ends."""
@@ -126,7 +134,7 @@ class FoldedStates:
 
     def trim(self) -> None:
         """Forget in memory what was not used for longest; it is in the store. Call between a commit and the next batch."""
-        for kind in (Kind.ROOM, Kind.VISITOR, Kind.USER):
+        for kind in (Kind.ROOM, Kind.VISITOR, Kind.USER, Kind.INQUIRY):
             memory = self._memory[kind]
             while len(memory) > _MOST_IN_MEMORY:
                 memory.popitem(last=False)

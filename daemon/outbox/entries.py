@@ -10,20 +10,19 @@ from typing import Any
 import bson
 from bson.timestamp import Timestamp
 
-from daemon.model import Body, Commit, Intent, NewEvent, Position, Profile
+from daemon.model import Body, Commit, Intent, IntentUpdate, NewEvent, Pairing, Position, Profile
 from daemon.outbox.lanes import Lane, as_time, settle
+
+TWIN_WINDOW_S = 600.0
+"""How far apart the times of two arrivals of the same thing can be: Rocket.Chat's retries of a webhook take some minutes."""
 
 
 def append(connection: sqlite3.Connection, commit: Commit, now: float) -> None:
     """Keep all of `commit`. Events that are known already are left as they are."""
     for event in commit.events:
-        _append_event(connection, event, now)
-    for completion in commit.completions:
-        connection.execute(
-            "UPDATE intents SET completed_seconds = ?, completed_increment = ?, cut = ? WHERE completed_seconds IS NULL"
-            " AND sequence = (SELECT sequence FROM events WHERE id = ?)",
-            [completion.completed.time, completion.completed.inc, completion.cut.timestamp(), completion.event_id],
-        )
+        append_event(connection, event, now)
+    for update in commit.intent_updates:
+        _update_intent(connection, update)
     for state in commit.states:
         if state.document is None:
             connection.execute("DELETE FROM states WHERE kind = ? AND id = ?", [state.kind, state.id])
@@ -33,7 +32,10 @@ def append(connection: sqlite3.Connection, commit: Commit, now: float) -> None:
     save_position(connection, commit.position, now)
 
 
-def _append_event(connection: sqlite3.Connection, event: NewEvent, now: float) -> None:
+def append_event(connection: sqlite3.Connection, event: NewEvent, now: float) -> None:
+    """Keep one event, unless it is known already or its twin by another way came first."""
+    if event.pairing is not None and _has_twin(connection, event.id, event.pairing):
+        return
     connection.execute(
         "INSERT OR IGNORE INTO events (id, type, session, happened_at, recorded_at) VALUES (?, ?, ?, ?, ?)",
         [event.id, event.type, event.session, event.happened_at.timestamp(), now],
@@ -63,6 +65,34 @@ def _append_event(connection: sqlite3.Connection, event: NewEvent, now: float) -
     )
 
 
+def _has_twin(connection: sqlite3.Connection, event_id: str, pairing: Pairing) -> bool:
+    """Note an arrival; whether it is the second of two, by the other way. The oldest without a twin pairs first."""
+    at = pairing.at.timestamp()
+    known = connection.execute("SELECT twin FROM arrivals WHERE id = ?", [event_id]).fetchone()
+    if known is not None:
+        return known[0] is not None and known[0] != event_id
+    twin = connection.execute(
+        "SELECT id FROM arrivals WHERE key = ? AND way <> ? AND twin IS NULL AND abs(at - ?) <= ? ORDER BY at LIMIT 1",
+        [pairing.key, pairing.way, at, TWIN_WINDOW_S],
+    ).fetchone()
+    twin_id = None if twin is None else twin[0]
+    connection.execute("INSERT INTO arrivals VALUES (?, ?, ?, ?, ?)", [event_id, pairing.way, pairing.key, at, twin_id])
+    if twin_id is None:
+        return False
+    # The first arrival is the event: a mark on it that it has met its twin, not that it was dropped.
+    connection.execute("UPDATE arrivals SET twin = id WHERE id = ?", [twin_id])
+    return True
+
+
+def _update_intent(connection: sqlite3.Connection, update: IntentUpdate) -> None:
+    completed = (None, None) if update.completed is None else (update.completed.time, update.completed.inc)
+    connection.execute(
+        "UPDATE intents SET completed_seconds = ?, completed_increment = ?, cut = ?, context = coalesce(?, context)"
+        " WHERE completed_seconds IS NULL AND sequence = (SELECT sequence FROM events WHERE id = ?)",
+        [*completed, update.cut.timestamp(), update.context, update.event_id],
+    )
+
+
 def composed(connection: sqlite3.Connection, event_id: str, bodies: Mapping[Profile, Body], now: float) -> None:
     """An intent got its bodies: its deliveries are pending now."""
     sequence = _sequence(connection, event_id)
@@ -78,7 +108,8 @@ def skip(connection: sqlite3.Connection, event_id: str, reason: str, now: float)
     query = "SELECT endpoint, session FROM deliveries WHERE sequence = ? AND state = 'intent'"
     owed = connection.execute(query, [sequence]).fetchall()
     connection.execute(
-        "INSERT OR REPLACE INTO bodies SELECT sequence, 'context', context, '[]' FROM intents WHERE sequence = ?", [sequence]
+        "INSERT OR REPLACE INTO bodies SELECT sequence, 'context', context, '[[], null]' FROM intents WHERE sequence = ?",
+        [sequence],
     )
     connection.execute("DELETE FROM intents WHERE sequence = ?", [sequence])
     for endpoint, session in owed:
@@ -134,7 +165,7 @@ def _sequence(connection: sqlite3.Connection, event_id: str) -> int:
 def _insert_bodies(connection: sqlite3.Connection, sequence: int, bodies: Mapping[Profile, Body]) -> None:
     connection.executemany(
         "INSERT OR IGNORE INTO bodies VALUES (?, ?, ?, ?)",
-        [(sequence, profile.value, body.content, json.dumps(body.files)) for profile, body in bodies.items()],
+        [(sequence, profile.value, body.content, json.dumps([body.files, body.answer])) for profile, body in bodies.items()],
     )
 
 

@@ -16,10 +16,13 @@ _FOLLOWING = (
     " AND state IN ('intent', 'pending') ORDER BY sequence LIMIT 1"
 )
 _TO_SEND = (
-    "SELECT d.attempts, d.failures, e.id, e.type, e.happened_at, b.content, b.files FROM deliveries d"
+    "SELECT d.attempts, d.failures, e.id, e.type, e.happened_at, b.content, b.slots, d.answer FROM deliveries d"
     " JOIN events e ON e.sequence = d.sequence JOIN bodies b ON b.sequence = d.sequence AND b.profile = d.profile"
     " WHERE d.endpoint = ? AND d.sequence = ?"
 )
+
+
+_KEPT_ANSWER = 1024  # bytes of an answer in the record of an attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +71,33 @@ def _claim_head(connection: sqlite3.Connection, lane: Lane, sequence: int, now: 
     if row is None:
         settle(connection, lane, sequence, "skipped", now, reason="its payload is no longer kept")
         return None
-    attempt, failures, event_id, event_type, happened_at, content, files = row
+    attempt, failures, event_id, event_type, happened_at, content, slots, answer = row
+    if answer is None:
+        answer = _freeze_answer(connection, lane, sequence)
     connection.execute("UPDATE lanes SET due = NULL WHERE endpoint = ? AND session = ?", [lane.endpoint, lane.session])
     connection.execute("INSERT INTO attempts (endpoint, sequence, number, started_at) VALUES (?, ?, ?, ?)", [*key, attempt, now])
-    body = Body(content, tuple((offset, room, user, file) for offset, room, user, file in json.loads(files)))
-    return Delivery(lane.endpoint, sequence, event_id, event_type, lane.session, attempt, failures, as_time(happened_at), body)
+    files, place = json.loads(slots)
+    body = Body(content, tuple((offset, room, user, file) for offset, room, user, file in files), tuple(place) if place else None)
+    return Delivery(
+        lane.endpoint, sequence, event_id, event_type, lane.session, attempt, failures, as_time(happened_at), body, answer or None
+    )
 
 
-def record(connection: sqlite3.Connection, delivery: Delivery, outcome: Outcome, verdict: Verdict, now: float) -> None:
-    """Record what came of an attempt and what follows from it."""
+def _freeze_answer(connection: sqlite3.Connection, lane: Lane, sequence: int) -> bytes:
+    """The endpoint's last answer in this session, empty when there is none; from the first attempt on it belongs to the
+    payload.
+    """
+    query = "SELECT answer FROM answers WHERE endpoint = ? AND session = ?"
+    found = connection.execute(query, [lane.endpoint, lane.session]).fetchone()
+    answer: bytes = b"" if found is None else found[0]
+    connection.execute("UPDATE deliveries SET answer = ? WHERE endpoint = ? AND sequence = ?", [answer, lane.endpoint, sequence])
+    return answer
+
+
+def record(
+    connection: sqlite3.Connection, delivery: Delivery, outcome: Outcome, verdict: Verdict, now: float, *, answer: bytes | None
+) -> None:
+    """Record what came of an attempt and what follows from it; `answer` (JSON) is what later payloads of the session return."""
     lane = Lane(delivery.endpoint, delivery.session)
     key = [delivery.endpoint, delivery.sequence]
     connection.execute(
@@ -88,6 +109,9 @@ def record(connection: sqlite3.Connection, delivery: Delivery, outcome: Outcome,
         connection.execute("UPDATE deliveries SET failures = failures + 1 WHERE endpoint = ? AND sequence = ?", key)
     match verdict:
         case Delivered():
+            if answer is not None:
+                row = [lane.endpoint, lane.session, answer, now]
+                connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", row)
             settle(connection, lane, delivery.sequence, "delivered", now)
         case Dead(reason):
             settle(connection, lane, delivery.sequence, "dead", now, reason=reason)
@@ -128,7 +152,7 @@ def as_time(seconds: float) -> datetime:
 def _columns(outcome: Outcome) -> tuple[float, str, int | None, str | None, bytes | None]:
     match outcome:
         case Answered(status, answer, duration):
-            return duration, "answered", status, None, answer
+            return duration, "answered", status, None, answer[:_KEPT_ANSWER]
         case TimedOut(duration):
             return duration, "timeout", None, "no answer in time", None
         case Unreachable(error, duration):

@@ -50,10 +50,15 @@ def prune_page(connection: sqlite3.Connection, retention: Retention, place: Plac
     connection.executemany("DELETE FROM events WHERE sequence = ?", events)
     states = connection.execute(
         "DELETE FROM states WHERE rowid IN (SELECT rowid FROM states WHERE changed_at < ?"
-        " AND kind NOT IN ('setting', 'department') LIMIT ?)",
+        " AND kind NOT IN ('setting', 'department', 'server') LIMIT ?)",
         [now - retention.state_s, _PAGE],
     ).rowcount
-    if last_body is None and last_event is None and not states:
+    answers = connection.execute(
+        "DELETE FROM answers WHERE (endpoint, session) IN (SELECT endpoint, session FROM answers WHERE received_at < ? LIMIT ?)",
+        [now - retention.state_s, _PAGE],
+    ).rowcount
+    connection.execute("DELETE FROM arrivals WHERE at < ?", [now - retention.ids_s])
+    if last_body is None and last_event is None and not states and not answers:
         return None
     return Place(last_body or place.bodies, last_event or place.events)
 

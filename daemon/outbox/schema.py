@@ -53,7 +53,7 @@ MIGRATIONS = (
         sequence INTEGER NOT NULL,
         profile TEXT NOT NULL,
         content BLOB NOT NULL,          -- JSON, without file tokens
-        files TEXT NOT NULL,            -- JSON: where file tokens go
+        slots TEXT NOT NULL,            -- JSON: where file tokens and a CRM's answer go
         PRIMARY KEY (sequence, profile)
     );
 
@@ -69,6 +69,7 @@ MIGRATIONS = (
         failures INTEGER NOT NULL DEFAULT 0,    -- attempts with a recorded failing outcome
         settled_at REAL,
         reason TEXT,
+        answer BLOB,                    -- JSON: the CRM's answer in the payload, as of the first attempt; empty: none
         PRIMARY KEY (endpoint, sequence)
     ) WITHOUT ROWID;
     CREATE INDEX deliveries_owed ON deliveries (endpoint, session, sequence) WHERE state IN ('intent', 'pending');
@@ -87,6 +88,25 @@ MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE INDEX lanes_due ON lanes (endpoint, retry, due) WHERE due IS NOT NULL;
     CREATE INDEX lanes_of_event ON lanes (sequence);
+
+    -- The last answer of an endpoint in a session, where it is returned as crmData.
+    CREATE TABLE answers (
+        endpoint TEXT NOT NULL,
+        session TEXT NOT NULL,
+        answer BLOB NOT NULL,           -- JSON
+        received_at REAL NOT NULL,
+        PRIMARY KEY (endpoint, session)
+    ) WITHOUT ROWID;
+
+    -- Arrivals of what can arrive by two ways; twin: the id of the one by the other way.
+    CREATE TABLE arrivals (
+        id TEXT PRIMARY KEY,
+        way TEXT NOT NULL,
+        key TEXT NOT NULL,
+        at REAL NOT NULL,
+        twin TEXT
+    ) WITHOUT ROWID;
+    CREATE INDEX arrivals_by_key ON arrivals (key, way, at) WHERE twin IS NULL;
 
     CREATE TABLE attempts (
         endpoint TEXT NOT NULL,

@@ -15,7 +15,7 @@ import bson
 
 from daemon.clock import Clock
 from daemon.metrics import Metrics
-from daemon.model import Body, Commit, Delivery, Document, Intent, Outcome, Position, Profile, Verdict
+from daemon.model import Body, Commit, Delivery, Document, Intent, NewEvent, Outcome, Position, Profile, Verdict
 from daemon.mongo import CODEC
 from daemon.outbox import entries, lanes, prune
 from daemon.outbox.lanes import as_time
@@ -79,6 +79,10 @@ class SqliteOutbox:
         """
         await self._writer.run(lambda connection: entries.append(connection, commit, self._now()))
 
+    async def add(self, event: NewEvent) -> None:
+        """Keep an event that did not come from the change stream."""
+        await self._writer.run(lambda connection: entries.append_event(connection, event, self._now()))
+
     async def load_states(self, kind: str, ids: Collection[str]) -> Mapping[str, Document]:
         """The stored folded documents among `ids`."""
         wanted = list(ids)
@@ -133,9 +137,13 @@ class SqliteOutbox:
 
         return await self._writer.run(work)
 
-    async def settle(self, delivery: Delivery, outcome: Outcome, verdict: Verdict) -> None:
-        """Record what came of an attempt and what follows from it."""
-        await self._writer.run(lambda connection: lanes.record(connection, delivery, outcome, verdict, self._now()))
+    async def settle(self, delivery: Delivery, outcome: Outcome, verdict: Verdict, answer: bytes | None = None) -> None:
+        """Record what came of an attempt and what follows from it; `answer` (JSON) is returned in later payloads of the
+        session.
+        """
+        await self._writer.run(
+            lambda connection: lanes.record(connection, delivery, outcome, verdict, self._now(), answer=answer)
+        )
 
     # -- operation
 

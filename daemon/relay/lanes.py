@@ -12,6 +12,7 @@ from daemon.errors import DaemonError
 from daemon.log import get_logger
 from daemon.metrics import Metrics
 from daemon.model import Answered, Dead, Delivered, Delivery, Outcome, RetryAt, TimedOut, Unreachable, Verdict
+from daemon.relay.answer import AnswerMode, answer_to_keep
 from daemon.relay.schedule import RetryPolicy, decide, describe
 
 _LONGEST_POLL_S = 5.0
@@ -25,8 +26,8 @@ class Outbox(Protocol):
     async def claim(self, endpoint: str, limit: int, retries: int) -> tuple[list[Delivery], datetime | None]:
         """Due deliveries, each with its attempt counted, and when the next one is due."""
 
-    async def settle(self, delivery: Delivery, outcome: Outcome, verdict: Verdict) -> None:
-        """Record an outcome and what follows from it."""
+    async def settle(self, delivery: Delivery, outcome: Outcome, verdict: Verdict, answer: bytes | None = None) -> None:
+        """Record an outcome, what follows from it, and the answer that later payloads return."""
 
 
 Post = Callable[[Delivery], Awaitable[Outcome]]
@@ -49,10 +50,12 @@ class Lanes:
         post: Post,
         clock: Clock,
         metrics: Metrics,
+        answer_mode: AnswerMode = "off",
     ) -> None:
         self._endpoint = endpoint
         self._concurrency = concurrency
         self._policy = policy
+        self._answer_mode = answer_mode
         self._outbox = outbox
         self._post = post
         self._clock = clock
@@ -106,7 +109,7 @@ class Lanes:
             outcome = await self._attempt(delivery)
             verdict = decide(outcome, failures=delivery.failures, policy=self._policy, now=self._clock.now())
             # The request was made: its record must survive a stop at this moment.
-            await asyncio.shield(self._outbox.settle(delivery, outcome, verdict))
+            await asyncio.shield(self._outbox.settle(delivery, outcome, verdict, self._answer(delivery, outcome)))
             self._report(delivery, outcome, verdict)
         finally:
             self._in_flight -= 1
@@ -123,6 +126,11 @@ class Lanes:
             # A defect met by one event must not stop the others: it is one failed try of this event.
             log.exception("relay.attempt_broken", endpoint=self._endpoint, event_id=delivery.event_id)
             return Unreachable(f"{type(error).__name__}: {error}"[:300], 0.0)
+
+    def _answer(self, delivery: Delivery, outcome: Outcome) -> bytes | None:
+        if not isinstance(outcome, Answered):
+            return None
+        return answer_to_keep(self._answer_mode, delivery.type, outcome.answer)
 
     def _report(self, delivery: Delivery, outcome: Outcome, verdict: Verdict) -> None:
         """One wide line per attempt: at `debug` when it went well, at `info` when it is tried again, at `error` when it is

@@ -12,7 +12,6 @@ from daemon.config import EndpointSection
 from daemon.model import Answered, Delivery, Outcome, TimedOut, Unreachable
 
 _LONGEST_ANSWER = 64 * 1024
-_KEPT_ANSWER = 1024
 _LONGEST_ERROR = 300
 
 
@@ -59,7 +58,7 @@ class Sender:
         try:
             async with self._session.post(self._url, data=content, headers=headers, allow_redirects=False) as response:
                 answer = await _beginning(response)
-                return Answered(response.status, answer[:_KEPT_ANSWER], self._clock.monotonic() - started)
+                return Answered(response.status, answer, self._clock.monotonic() - started)
         except TimeoutError:
             return TimedOut(self._clock.monotonic() - started)
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -77,4 +76,4 @@ async def _beginning(response: aiohttp.ClientResponse) -> bytes:
         if length >= _LONGEST_ANSWER:
             response.close()
             break
-    return b"".join(pieces)
+    return b"".join(pieces)[:_LONGEST_ANSWER]

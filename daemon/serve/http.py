@@ -9,19 +9,24 @@ from aiohttp import web
 from daemon.errors import DaemonError
 from daemon.metrics import Metrics
 from daemon.serve.health import Health
+from daemon.serve.intake import LARGEST_BODY, Intake
 
 
 class Server:
-    """/livez, /readyz and /metrics. Use as an async context manager; raises `DaemonError` when the address cannot be had."""
+    """/livez, /readyz, /metrics, and the intake where there is one. Use as an async context manager; raises `DaemonError`
+    when the address cannot be had.
+    """
 
-    def __init__(self, address: tuple[str, int], health: Health, metrics: Metrics) -> None:
+    def __init__(self, address: tuple[str, int], health: Health, metrics: Metrics, intake: Intake | None = None) -> None:
         self._host, self._port = address
         self._health = health
         self._metrics = metrics
-        app = web.Application(client_max_size=64 * 1024)
+        app = web.Application(client_max_size=LARGEST_BODY)
         app.add_routes(
             [web.get("/livez", self._livez), web.get("/readyz", self._readyz), web.get("/metrics", self._metrics_page)]
         )
+        if intake is not None:
+            app.router.add_post("/intake/offline", intake.handle)
         self._runner = web.AppRunner(app, access_log=None)
 
     async def __aenter__(self) -> Server:

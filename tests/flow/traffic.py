@@ -14,7 +14,10 @@ from motor.motor_asyncio import AsyncIOMotorClientSession, AsyncIOMotorDatabase
 
 _FOLDER = Path(__file__).parent / "recorded"
 _JSON = json_util.CANONICAL_JSON_OPTIONS.with_options(tz_aware=True)
-TYPES = {"LivechatSessionStart", "LivechatSessionTaken", "Message", "LivechatSession", "LivechatOfflineMessage"}
+TYPES = {
+    "LivechatSessionStart", "LivechatSessionQueued", "LivechatSessionTaken", "LivechatSessionForwarded", "LivechatSession",
+    "LivechatEdit", "Message", "LeadCapture", "LivechatOfflineMessage",
+}  # fmt: skip
 
 Database = AsyncIOMotorDatabase[dict[str, Any]]
 Row = dict[str, Any]

@@ -1,0 +1,121 @@
+"""Makes events of transitions: the context of the payload, the endpoints, the bodies or the intent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from daemon.compose import documents
+from daemon.compose.documents import Kind
+from daemon.compose.fold import nested_id
+from daemon.compose.json_text import encode
+from daemon.compose.match import Endpoints, Traits
+from daemon.compose.payload.context import Context, encode_context
+from daemon.compose.payload.messages import file_ids
+from daemon.compose.payload.session import build
+from daemon.compose.states import FoldedStates
+from daemon.compose.transitions import Awaits, Transition
+from daemon.model import Change, Document, EventType, Intent, NewEvent
+
+
+class Drafts:
+    """Reads folded state only."""
+
+    def __init__(
+        self, states: FoldedStates, endpoints: Endpoints, *, site_url: str | None, version: str | None, arbitrary_agent: bool
+    ) -> None:
+        self._states = states
+        self._endpoints = endpoints
+        self._site_url = site_url
+        self._version = version
+        self._arbitrary_agent = arbitrary_agent
+
+    def version(self) -> str | None:
+        """The server's version; None when it is not known."""
+        server = self._states.get(Kind.SERVER, Kind.SERVER)
+        return self._version or (None if server is None else server.get("version"))
+
+    def setting(self, name: str) -> Any:
+        """The value of one of Rocket.Chat's settings."""
+        document = self._states.get(Kind.SETTING, name)
+        return None if document is None else document.get("value")
+
+    def context(self, event_type: EventType, room: Document, visitor: Document) -> Context:
+        """The context of an event, as of now."""
+        settings = {name: self.setting(name) for name in documents.PAYLOAD_SETTINGS}
+        if self._site_url is not None:
+            settings[documents.SITE_URL] = self._site_url
+        agent = self._states.get(Kind.USER, nested_id(room, "servedBy"))
+        if agent is None and self._arbitrary_agent and not room.get("servedBy"):
+            agent = self._states.get(Kind.SERVER, documents.ARBITRARY_AGENT)
+        return Context(
+            type=event_type,
+            room={name: value for name, value in room.items() if not name.startswith("~")},
+            visitor={name: value for name, value in visitor.items() if not name.startswith("~")},
+            agent=agent,
+            settings=settings,
+            version=self.version(),
+            department=self._department_name(visitor.get("department")),
+        )
+
+    def event(self, transition: Transition, change: Change, visitor: Document) -> NewEvent:
+        """The event of a transition: with its bodies where everything is at hand, else as an intent."""
+        room = transition.room
+        endpoints = self._endpoints.of(transition.type, self.traits(room, transition.departments))
+        event = NewEvent(transition.event_id, transition.type, str(room["_id"]), change.wall_time, endpoints)
+        context = replace(
+            self.context(transition.type, room, visitor),
+            extra=transition.extra,
+            message=transition.message,
+            transcript=transition.transcript,
+        )
+        messages = () if transition.message is None else (transition.message,)
+        if transition.awaits is Awaits.NOTHING and not transition.transcript and not file_ids(messages):
+            profiles = set(endpoints.values())
+            return replace(event, bodies={profile: encode(build(profile, context, messages, {})) for profile in profiles})
+        intent = Intent(
+            event_id=transition.event_id,
+            session=event.session,
+            started=change.cluster_time,
+            completed=change.cluster_time if transition.awaits is Awaits.NOTHING else None,
+            cut=_cut(transition, change),
+            context=encode_context(context),
+        )
+        return replace(event, intent=intent)
+
+    def traits(self, room: Document, departments: Iterable[str] = ()) -> Traits:
+        """What filters look at in a room; `departments` are more ids that count."""
+        ids = {str(id_) for id_ in (room.get("departmentId"), *departments) if id_}
+        names = {name for id_ in ids if (name := self._department_name(id_))}
+        tags, source = room.get("tags"), room.get("source")
+        return Traits(
+            departments=frozenset(ids | names),
+            tags=frozenset(tag for tag in tags if isinstance(tag, str)) if isinstance(tags, list) else frozenset(),
+            source=str(source.get("type")) if isinstance(source, Mapping) else "",
+        )
+
+    def _department_name(self, id_: object) -> str | None:
+        department = self._states.get(Kind.DEPARTMENT, id_)
+        name = None if department is None else department.get("name")
+        return name if isinstance(name, str) else None
+
+
+def _cut(transition: Transition, change: Change) -> datetime:
+    """The latest `ts` that belongs to the transcript, by the clock that writes `ts`: Rocket.Chat's, not MongoDB's."""
+    room = transition.room
+    served = room.get("servedBy")
+    at: Any = None
+    match transition.type:
+        case EventType.SESSION:
+            at = room.get("closedAt")
+        case EventType.SESSION_TAKEN:
+            at = served.get("ts") if isinstance(served, Mapping) else None
+        case EventType.SESSION_QUEUED:
+            at = change.updated.get("queuedAt") or (change.document or {}).get("ts")
+        case EventType.SESSION_FORWARDED:
+            at = room.get("lm")
+        case _:
+            pass
+    return at if isinstance(at, datetime) else change.wall_time

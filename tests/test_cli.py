@@ -1,0 +1,156 @@
+"""The command line as a person meets it: texts, streams, exit codes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from daemon.cli import main
+from daemon.config_example import example
+from daemon.outbox.lock import Lock
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith("LIVECHAT_RELAY_"):
+            monkeypatch.delenv(name)
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments, prog_name="livechat-relay")
+
+
+def relay(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """A process of its own."""
+    command = [sys.executable, "-m", "daemon", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, cwd=cwd, env=environment, check=False)  # noqa: S603
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A configuration that could run, with nothing of it outside `tmp_path`; MongoDB is not there."""
+    return write(
+        tmp_path / "config.yaml",
+        "mongodb: {uri: 'mongodb://127.0.0.1:1/?replicaSet=rs0'}\n"
+        f"outbox: {{url: 'sqlite:///{tmp_path}/outbox.db'}}\n"
+        "endpoints: {crm: {url: 'http://127.0.0.1:1/'}}\n"
+        "serve: {listen: '127.0.0.1:0'}\n",
+    )
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[Lock]:
+    with Lock(tmp_path / "outbox.db") as lock:
+        yield lock
+
+
+class TestHelp:
+    @pytest.mark.parametrize("option", ["--help", "-h"])
+    def test_it_names_the_commands(self, option: str) -> None:
+        result = invoke(option)
+        assert result.exit_code == 0
+        for command in ("run", "config", "demo"):
+            assert command in result.output
+
+    @pytest.mark.parametrize("command", [["run"], ["config"], ["config", "example"], ["demo"]])
+    def test_every_command_has_one(self, command: list[str]) -> None:
+        result = invoke(*command, "--help")
+        assert result.exit_code == 0
+        assert f"Usage: livechat-relay {' '.join(command)}" in result.output
+
+    def test_the_version(self) -> None:
+        assert version("rocketchat-livechat-relay") in invoke("--version").output
+
+    def test_as_a_module_it_has_the_same_name(self, tmp_path: Path) -> None:
+        result = relay("--help", cwd=tmp_path)
+        assert result.returncode == 0
+        assert result.stdout.startswith("Usage: livechat-relay ")
+
+    @pytest.mark.parametrize("arguments", [["walk"], ["run", "--faster"], ["demo", "--seconds", "0"]])
+    def test_wrong_usage_is_2(self, arguments: list[str]) -> None:
+        assert invoke(*arguments).exit_code == 2
+
+
+class TestConfigExample:
+    def test_it_is_what_the_repository_ships(self) -> None:
+        result = invoke("config", "example")
+        assert result.exit_code == 0
+        assert result.stdout == example() == (ROOT / "config.yaml").read_text(encoding="utf-8")
+
+
+class TestRun:
+    def test_every_fault_of_the_configuration_at_once_on_standard_error(self, tmp_path: Path) -> None:
+        text = "mongo: {}\nlog: {level: loud}\nendpoints: {crm: {retry: {tries: 0}}}\n"
+        path = write(tmp_path / "bad.yaml", text)
+        result = invoke("run", "-c", str(path))
+        assert result.exit_code == 2
+        assert result.stdout == ""
+        assert result.stderr.startswith(f"error: {path}: 4 faults\n")
+        for key in ("mongo (line 1)", "log.level (line 2)", "endpoints.crm.url", "endpoints.crm.retry.tries (line 3)"):
+            assert f"  {key}" in result.stderr
+        assert "\nhint: " in result.stderr
+        assert "Traceback" not in result.stderr
+
+    @pytest.mark.parametrize("arguments", [["-c", "nowhere.yaml"], []], ids=["named", "default"])
+    def test_no_configuration(self, tmp_path: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        result = invoke("run", *arguments)
+        assert result.exit_code == 2
+        assert (arguments or ["config.yaml"])[-1] in result.stderr
+        assert "livechat-relay config example" in result.stderr
+
+    def test_a_folder_is_no_configuration(self, tmp_path: Path) -> None:
+        assert invoke("run", "-c", str(tmp_path)).exit_code == 2
+
+    def test_an_outbox_that_another_relay_has(self, config: Path, held: Lock, tmp_path: Path) -> None:
+        result = relay("run", "-c", str(config), cwd=tmp_path)
+        assert result.returncode == 1
+        assert f"process {os.getpid()} on {socket.gethostname()}" in result.stderr
+        assert "\nhint: stop that one first" in result.stderr
+        assert "Traceback" not in result.stderr
+
+    def test_an_address_that_another_process_has(self, config: Path, tmp_path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+            write(config, config.read_text(encoding="utf-8").replace("127.0.0.1:0", address))
+            result = relay("run", "-c", str(config), cwd=tmp_path)
+        assert result.returncode == 1
+        assert f"error: serve.listen: cannot listen on {address}" in result.stderr
+        assert "Traceback" not in result.stderr
+
+    def test_a_connection_string_that_cannot_be_one(self, config: Path, tmp_path: Path) -> None:
+        write(config, config.read_text(encoding="utf-8").replace("mongodb://127.0.0.1:1", "postgres://user:hunter2@host"))
+        result = relay("run", "-c", str(config), cwd=tmp_path)
+        assert result.returncode == 2
+        assert "mongodb.uri" in result.stderr
+        assert "hunter2" not in result.stdout + result.stderr
+        assert "Traceback" not in result.stderr
+
+    @pytest.mark.parametrize("number", ["TERM", "INT"])
+    def test_a_signal_ends_it_well_although_mongodb_is_away(self, config: Path, tmp_path: Path, number: str) -> None:
+        command = [sys.executable, "-m", "daemon", "run", "-c", str(config)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, text=True) as process:  # noqa: S603
+            assert process.stdout is not None
+            for line in process.stdout:
+                if "capture.unreachable" in line or "relay.starting" in line:
+                    break
+            subprocess.run(["kill", f"-{number}", str(process.pid)], check=True)  # noqa: S603, S607
+            assert process.wait(timeout=5) == 0
+            assert "relay.stopped" in process.stdout.read()
