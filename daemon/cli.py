@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failure while running, 2 usage or configuration.
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -16,9 +17,11 @@ import click
 
 from daemon import log
 from daemon.app import App
-from daemon.config import load
+from daemon.compose.payload.schemas import payload_schema
+from daemon.config import Config, load
 from daemon.config_example import example
 from daemon.errors import ConfigurationError, DaemonError
+from daemon.model import EventType, Profile
 
 _CONFIG = click.option(
     "-c",
@@ -58,6 +61,19 @@ def config_group() -> None:
 def config_example() -> None:
     """Print an annotated configuration to start from."""
     click.echo(example(), nl=False)
+
+
+@config_group.command(name="schema")
+@click.option("--payload", type=click.Choice([event.value for event in EventType]), help="The schema of this payload instead.")
+@click.option("--profile", type=click.Choice([profile.value for profile in Profile]), default="guide", show_default=True)
+@click.option("--server-version", help="Rocket.Chat's version, such as 6.5.  [default: the newest known]")
+def config_schema(payload: str | None, profile: str, server_version: str | None) -> None:
+    """Print the JSON Schema of the configuration, or of a payload."""
+    if payload is None:
+        schema = Config.model_json_schema()
+    else:
+        schema = payload_schema(EventType(payload), Profile(profile), server_version)
+    click.echo(json.dumps(schema, indent=2, ensure_ascii=False))
 
 
 @main.command()

@@ -7,13 +7,13 @@ Every key can be given as an environment variable: `mongodb.uri` is `LIVECHAT_RE
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -31,13 +31,14 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from daemon.errors import ConfigurationError
 from daemon.model import EventType, Profile
 
 ENVIRONMENT_PREFIX = "LIVECHAT_RELAY_"
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_LONGEST_DURATION_S = 3650 * 86400.0
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OWN_HEADERS = ("content-type", "content-length", "host", "transfer-encoding", "x-rocketchat-livechat-token")
 
@@ -48,7 +49,10 @@ def _parse_duration(value: object) -> object:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", str(value).strip())
     if match is None:
         raise ValueError("a duration is a number and a unit: 500ms, 2s, 10m, 6h or 7d")
-    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+    seconds = float(match[1]) * _UNITS[match[2]]
+    if seconds > _LONGEST_DURATION_S or 0 < seconds < _UNITS["ms"]:
+        raise ValueError("must be between 1ms and 3650d")
+    return timedelta(seconds=seconds)
 
 
 def format_duration(value: timedelta) -> str:
@@ -152,6 +156,8 @@ class ComposeSection(Section):
 def _sqlite_path(url: str) -> str:
     if not url.startswith("sqlite:///") or len(url) == len("sqlite:///"):
         raise ValueError("write sqlite:///relative/path.db or sqlite:////absolute/path.db (sqlite:/// and then the path)")
+    if not Path(url.removeprefix("sqlite:///")).name:
+        raise ValueError("must name a file, not a folder")
     return url
 
 
@@ -200,7 +206,7 @@ class RetrySection(Section):
 class EndpointSection(Section):
     """A receiver. Its name is its identity: a renamed endpoint is a new one."""
 
-    url: HttpUrl
+    url: HttpUrl = Field(repr=False)
     """Where events are posted to."""
     secret_token: SecretStr | None = None
     """Sent as X-RocketChat-Livechat-Token, as Rocket.Chat does with its secret token."""
@@ -253,6 +259,12 @@ class EndpointSection(Section):
         if value is not None and not _header_safe(value.get_secret_value()):
             raise ValueError("has characters that a header cannot carry")
         return value
+
+    @model_validator(mode="after")
+    def _one_authorization(self) -> EndpointSection:
+        if self.url.username is not None and any(name.lower() == "authorization" for name in self.headers):
+            raise ValueError("give user and password in the url or a header Authorization, not both")
+        return self
 
     @model_validator(mode="after")
     def _one_token(self) -> EndpointSection:
@@ -382,11 +394,14 @@ def _secret(file: Path | None, value: SecretStr, path: str) -> str:
     if file is None:
         return value.get_secret_value()
     try:
-        return file.read_text(encoding="utf-8").strip()
+        secret = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
             f"{path}: cannot read {file}: {error}", hint="check the path and that the relay's user may read the file"
         ) from error
+    if not secret:
+        raise ConfigurationError(f"{path}: {file} is empty", hint="put the secret into the file, or leave the key out")
+    return secret
 
 
 def _header_safe(value: str) -> bool:
@@ -394,9 +409,10 @@ def _header_safe(value: str) -> bool:
 
 
 def redact_url(url: str) -> str:
-    """`url` without user, password and query, for logs and errors."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    """`url` without user, password and query, for logs and errors; whatever it is, since what is wrong with a URL is told too."""
+    scheme, mark, rest = url.partition("://") if "://" in url else ("", "", url)
+    rest = rest.rpartition("@")[2]
+    return f"{scheme}{mark}{rest.partition('?')[0].partition('#')[0]}"
 
 
 def load(path: Path) -> Config:
@@ -413,12 +429,15 @@ def load(path: Path) -> Config:
         ) from error
     try:
         data = YAML(typ="rt").load(text)
-    except YAMLError as error:
-        raise ConfigurationError(f"{path} is not valid YAML: {error}", hint="mend the line that the message names") from error
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{path} is not valid YAML: {_yaml_fault(error)}", hint="mend that line") from None
     if data is None:
         data = {}
     if not isinstance(data, dict):
         raise ConfigurationError(f"{path} must hold keys and values", hint="see `livechat-relay config example`")
+    odd = [key for key in data if not isinstance(key, str) or key.startswith("_")]
+    if odd:
+        raise ConfigurationError(_list(path, [f"{key}: unknown key" for key in odd]), hint="mend these and start again")
     try:
         config = Config(**data)
     except ValidationError as error:
@@ -430,6 +449,15 @@ def load(path: Path) -> Config:
     if faults:
         raise ConfigurationError(_list(path, faults), hint="mend these and start again")
     return config
+
+
+def _yaml_fault(error: Exception) -> str:
+    """What is wrong and where, without the text of the line: it may be a secret."""
+    if not isinstance(error, MarkedYAMLError):
+        return "a value is not of the type that it is marked as, or brackets are nested too deep"
+    mark = error.problem_mark or error.context_mark
+    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+    return where + (error.problem or error.context or "not understood").partition(" with value")[0]
 
 
 def _unreadable(config: Config) -> Iterable[str]:
@@ -448,9 +476,9 @@ def _list(path: Path, faults: list[str]) -> str:
 
 
 def _describe(fault: ErrorDetails, data: Mapping[str, Any]) -> str:
-    location = [
-        part for part in fault["loc"] if not (isinstance(part, str) and part.startswith(("function-", "literal[", "datetime")))
-    ]
+    # Beside keys pydantic lists the branches of a union that it tried.
+    branches = ("function-", "literal[", "datetime")
+    location = [part for index, part in enumerate(fault["loc"]) if not (index and str(part).startswith(branches))]
     key = ".".join(str(part) for part in location)
     if fault["type"] == "extra_forbidden":
         known = _known_keys(location[:-1])
@@ -458,14 +486,25 @@ def _describe(fault: ErrorDetails, data: Mapping[str, Any]) -> str:
         text = f"unknown key; did you mean `{near[0]}`?" if near else f"unknown key; known here: {', '.join(known)}"
     elif fault["type"] == "missing":
         text = "is missing; add it"
+    elif fault["type"] in {"model_type", "dict_type", "model_attributes_type"}:
+        text = "must hold keys and values; leave it out to have the defaults"
     else:
         text = fault["msg"].removeprefix("Value error, ")
         if fault["type"] in {"url_parsing", "url_scheme"}:
             text += f" (now: {redact_url(str(fault['input']))})"
         elif fault["type"] in {"int_parsing", "enum", "literal_error"}:
             text += f" (now: {fault['input']})"
+    return f"{key or 'configuration'}{_where(location, data)}: {text}"
+
+
+def _where(location: list[int | str], data: Mapping[str, Any]) -> str:
+    """The environment goes before the file, so a fault is there when the key is."""
+    variable = ENVIRONMENT_PREFIX + "__".join(str(part) for part in location).upper()
+    for name in os.environ:
+        if name.upper() == variable or variable.startswith(f"{name.upper()}__"):
+            return f" (environment variable {name})"
     line = _line(location, data)
-    return f"{key or 'configuration'}{f' (line {line})' if line else ''}: {text}"
+    return f" (line {line})" if line else ""
 
 
 def _known_keys(location: list[int | str]) -> list[str]:

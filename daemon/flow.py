@@ -195,7 +195,7 @@ async def until(stopping: asyncio.Event, source: AsyncGenerator[T, None]) -> Asy
                 if not item.done():
                     item.cancel()
                     await asyncio.wait([item])
-            if stop.done() or item.cancelled():
+            if stop.done() or item.cancelled() or isinstance(item.exception(), StopAsyncIteration):
                 return
             yield item.result()
     finally:

@@ -22,9 +22,15 @@ def configure(level: str, log_format: str) -> None:
         structlog.processors.StackInfoRenderer(),
     ]
     if log_format == "json":
-        processors += [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(ensure_ascii=False)]
+        # Traces without local variables: those hold bodies and tokens.
+        traces = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        processors += [
+            structlog.processors.ExceptionRenderer(traces),
+            structlog.processors.JSONRenderer(ensure_ascii=False),
+        ]
     else:
-        processors.append(structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty()))
+        plain = structlog.dev.plain_traceback
+        processors.append(structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), exception_formatter=plain))
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
@@ -38,8 +44,12 @@ class _ToStructlog(logging.Handler):
     """Passes a record of the standard library on, by name and level; its text may hold anything, so it is cut."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        logger = structlog.get_logger(stage="library", logger=record.name)
-        logger.log(record.levelno, "library.message", message=record.getMessage()[:500])
+        try:
+            logger = structlog.get_logger(stage="library")
+            write = logger.error if record.levelno >= logging.ERROR else logger.warning
+            write("library.message", library=record.name, message=record.getMessage()[:500], exc_info=record.exc_info)
+        except Exception:  # noqa: BLE001 - logging never raises into the library that logs
+            self.handleError(record)
 
 
 def get_logger(stage: str) -> structlog.stdlib.BoundLogger:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import socket
 
+from daemon.log import get_logger
+
+log = get_logger("app")
+
 
 class ServiceManager:
     """Does nothing where no service manager listens."""
@@ -21,7 +25,8 @@ class ServiceManager:
 
     def status(self, text: str) -> None:
         """One line for `systemctl status`, which also feeds the watchdog."""
-        self._send(f"STATUS={text}\nWATCHDOG=1")
+        line = text.replace("\n", " ")
+        self._send(f"STATUS={line}\nWATCHDOG=1")
 
     def stopping(self) -> None:
         """The service has begun to stop."""
@@ -31,5 +36,8 @@ class ServiceManager:
         if not self._address:
             return
         address = f"\0{self._address[1:]}" if self._address.startswith("@") else self._address
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-            notify.sendto(message.encode(), address)
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+                notify.sendto(message.encode(), address)
+        except OSError as error:  # nobody listens: no reason to stop relaying
+            log.debug("service.not_told", error=str(error))

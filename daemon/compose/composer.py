@@ -130,7 +130,8 @@ class Composer:
         if after is None:
             if before is None and change.operation == "update" and ("closedAt" in change.updated or touches(change, "servedBy")):
                 # Removed before it was read for the first time: nothing is left to tell.
-                for transition in transitions.of_room(change, None, {**change.updated, "_id": change.id}):
+                told = fold({"_id": change.id}, change, documents.BY_KIND[Kind.ROOM].fields)
+                for transition in transitions.of_room(change, None, told or {"_id": change.id}):
                     self._skip(transition, change, _ROOM_GONE)
             return
         if after.get("t") != "l":
@@ -209,7 +210,7 @@ class Composer:
             return
         if transitions.is_closing_message(message):
             for waiting in self._intents.of_type(EventType.SESSION, session=str(room["_id"])):
-                waiting.cut = message["ts"] if isinstance(message.get("ts"), datetime) else change.wall_time
+                waiting.cut = max(waiting.cut, message["ts"] if isinstance(message.get("ts"), datetime) else change.wall_time)
                 self._complete(waiting, change.cluster_time)
                 break
         elif transitions.is_visitor_text(message) and self._endpoints.wanted(EventType.LEAD):

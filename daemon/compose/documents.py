@@ -99,8 +99,8 @@ FOLDED = (
         watched=("_updatedAt",),
         marks=(SAVED,),
     ),
-    # An agent is looked up when first seen, so inserts are of no use; this hot collection also holds passwords and presence.
-    Folded(Kind.USER, "users", ("update", "replace", "delete"), ("_id", "username", "name", "emails", "customFields")),
+    # A hot collection, which also holds passwords and presence: only these fields leave MongoDB.
+    Folded(Kind.USER, "users", _ALL, ("_id", "username", "name", "emails", "customFields")),
     Folded(Kind.INQUIRY, "rocketchat_livechat_inquiry", _ALL, ("_id", "rid", "status"), watched=("ts", "queuedAt")),
     Folded(Kind.DEPARTMENT, "rocketchat_livechat_department", _ALL, ("_id", "name", "offlineMessageChannelName")),
     Folded(

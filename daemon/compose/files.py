@@ -17,23 +17,21 @@ _LIFETIME_S = 3600
 _ENCODE_URI_SAFE = ";,/?:@&=+$-_.!~*'()#"  # what JavaScript's encodeURI leaves as it is
 
 
-def file_url(site_url: str, upload: Document) -> str:
-    """The link that Rocket.Chat 6.2 and later builds; empty for an upload without a name, as there."""
+def file_link(site_url: str, upload: Document, *, room: str, user: str, token: bool) -> str | FileLink:
+    """The link that Rocket.Chat 6.2 and later builds; empty for an upload without a name, as there.
+
+    With `token` it is a link that gets one. A name with a question mark loses the token and what follows a second one, because
+    Rocket.Chat's getURL keeps one query and drops an empty one.
+    """
     name = str(upload.get("name") or "")
     if not name:
         return ""
-    base = site_url.strip().removesuffix("/")
-    return f"{base}/file-upload/{upload['_id']}/{quote(name, safe=_ENCODE_URI_SAFE)}"
-
-
-def protected(url: str, *, room: str, user: str, file: str) -> FileLink | str:
-    """`url` as a link that gets a token; a name with a question mark loses it, because Rocket.Chat cuts at the second one."""
-    if not url:
-        return url
-    if "?" in url:
-        first, second, *_ = url.split("?")
-        return f"{first}?{second}"
-    return FileLink(url, room, user, file)
+    path, mark, query = quote(name, safe=_ENCODE_URI_SAFE).partition("?")
+    url = f"{site_url.strip().rstrip('/')}/file-upload/{upload['_id']}/{path}"
+    if mark:
+        query = query.partition("?")[0]
+        return f"{url}?{query}" if query else url
+    return FileLink(url, room, user, str(upload["_id"])) if token else url
 
 
 def with_tokens(body: Body, secret: str, now: datetime) -> bytes:
@@ -49,7 +47,8 @@ def with_tokens(body: Body, secret: str, now: datetime) -> bytes:
 def file_token(secret: str, now: datetime, *, room: str, user: str, file: str) -> bytes:
     """A JSON Web Token as Rocket.Chat's FileUpload makes it: HS256, valid for an hour.
 
-    Signed by hand, because an empty secret is Rocket.Chat's default and token libraries refuse it.
+    Up to Rocket.Chat 6.1 it does not name the room: `room` is empty. Signed by hand, because an empty secret is
+    Rocket.Chat's default and token libraries refuse it.
     """
     issued = int(now.timestamp())
     claims = {
@@ -57,7 +56,7 @@ def file_token(secret: str, now: datetime, *, room: str, user: str, file: str) -
         "nbf": issued,
         "exp": issued + _LIFETIME_S,
         "aud": "RocketChat",
-        "context": {"rid": room, "userId": user, "fileId": file},
+        "context": {**({"rid": room} if room else {}), "userId": user, "fileId": file},
     }
     signed = b".".join(_base64url(orjson.dumps(part)) for part in ({"typ": "JWT", "alg": "HS256"}, claims))
     return signed + b"." + _base64url(hmac.new(secret.encode(), signed, hashlib.sha256).digest())

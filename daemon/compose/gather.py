@@ -43,7 +43,7 @@ class Gatherer:
         await self._states.ensure(Kind.USER, agents, at)
         for kind in (Kind.VISITOR, Kind.USER):
             await self._states.recall(kind, _of(changes, kind) - _inserted(changes, kind))
-        queued = {change.id for change in changes if change.updated.get("status") == "queued"} & _of(changes, Kind.INQUIRY)
+        queued = _of([change for change in changes if change.updated.get("status") == "queued"], Kind.INQUIRY)
         await self._states.ensure(Kind.INQUIRY, queued - _inserted(changes, Kind.INQUIRY), at)
         return edited
 
@@ -58,7 +58,7 @@ class Gatherer:
 
     async def _edited_messages(self, changes: Iterable[Change], at: Timestamp) -> dict[str, dict[str, Any]]:
         messages = [change for change in changes if change.collection == documents.MESSAGES]
-        edited = {change.id for change in messages if transitions.is_edit(change)}
+        edited = _texts(change.id for change in messages if transitions.is_edit(change))
         new = {
             change.id: dict(change.document or {}) for change in messages if change.operation == "insert" and change.id in edited
         }
@@ -66,15 +66,15 @@ class Gatherer:
         return new | (await self._lookup.by_ids(documents.MESSAGES, old, documents.MESSAGE_FIELDS, at) if old else {})
 
     def _rooms(self, changes: Iterable[Change], edited: dict[str, dict[str, Any]]) -> set[str]:
-        rooms: set[object] = set()
+        rooms: list[object] = []
         for change in changes:
             if change.collection == _COLLECTION[Kind.ROOM]:
-                rooms.add(change.id)
+                rooms.append(change.id)
             elif change.collection == _COLLECTION[Kind.INQUIRY]:
-                rooms.add((change.document or {}).get("rid"))
+                rooms.append((change.document or {}).get("rid"))
             elif change.collection == documents.MESSAGES:
-                rooms.add(_room_of(change, edited))
-        return {room for room in rooms if isinstance(room, str)}
+                rooms.append(_room_of(change, edited))
+        return _texts(rooms)
 
     def _people(self, changes: Iterable[Change], rooms: Iterable[str]) -> tuple[set[str], set[str]]:
         """The visitors and agents whom the payloads of this batch may need."""
@@ -85,9 +85,7 @@ class Gatherer:
                 seen.append({name: change.updated.get(name) for name in ("servedBy", "v")})
                 seen.append({name: {"_id": change.updated.get(f"{name}._id")} for name in ("servedBy", "v")})
         livechat = [room for room in seen if room is not None and room.get("t", "l") == "l"]
-        visitors = {nested_id(room, "v") for room in livechat}
-        agents = {nested_id(room, "servedBy") for room in livechat}
-        return {id_ for id_ in visitors if isinstance(id_, str)}, {id_ for id_ in agents if isinstance(id_, str)}
+        return _texts(nested_id(room, "v") for room in livechat), _texts(nested_id(room, "servedBy") for room in livechat)
 
 
 def _room_of(change: Change, edited: dict[str, dict[str, Any]]) -> object:
@@ -99,17 +97,22 @@ def _room_of(change: Change, edited: dict[str, dict[str, Any]]) -> object:
     return message.get("rid") if not kind or kind in ("livechat-close", "livechat_transfer_history") else None
 
 
+def _texts(ids: Iterable[object]) -> set[str]:
+    """The ids that can be one: Rocket.Chat's are texts, but apps write what they like."""
+    return {id_ for id_ in ids if isinstance(id_, str)}
+
+
 def _of(changes: Sequence[Change], kind: Kind) -> set[str]:
-    return {change.id for change in changes if change.collection == _COLLECTION[kind]}
+    return _texts(change.id for change in changes if change.collection == _COLLECTION[kind])
 
 
 def _inserted(changes: Sequence[Change], kind: Kind) -> set[str]:
     """Documents that begin in this batch: the first that is heard of them is their insert."""
-    first: dict[str, str] = {}
+    first: dict[object, str] = {}
     for change in changes:
-        if change.collection == _COLLECTION[kind]:
+        if change.collection == _COLLECTION[kind] and isinstance(change.id, str):
             first.setdefault(change.id, change.operation)
-    return {id_ for id_, operation in first.items() if operation == "insert"}
+    return _texts(id_ for id_, operation in first.items() if operation == "insert")
 
 
 def _before(at: Timestamp) -> Timestamp:

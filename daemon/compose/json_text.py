@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
+from bson.datetime_ms import DatetimeMS
 
 from daemon.model import Body
 
@@ -18,6 +19,8 @@ ABSENT: Any = object()
 """JavaScript's undefined: the member vanishes."""
 
 _LARGEST_EXACT_INTEGER = 2**53
+_FARTHEST_DATE = 8_640_000_000_000_000  # milliseconds
+_CYCLE = 146_097 * 86_400_000  # milliseconds in 400 years
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,7 @@ def _plain(value: Any, marks: _Marks) -> Any:
         case None | bool() | str():
             return value
         case Mapping():
-            return {str(key): _plain(item, marks) for key, item in value.items()}
+            return {str(key): _plain(item, marks) for key, item in _javascript_order(value)}
         case list() | tuple():
             return [_plain(item, marks) for item in value]
         case datetime():
@@ -115,6 +118,8 @@ def _plain(value: Any, marks: _Marks) -> Any:
         case AnswerSlot():
             marks.items.append(value)
             return marks.text
+        case DatetimeMS():
+            return _far_date_text(int(value))
         case bytes():
             return base64.b64encode(value).decode()
         case _:  # ObjectId and other BSON values that do not occur in livechat documents
@@ -124,6 +129,30 @@ def _plain(value: Any, marks: _Marks) -> Any:
 def date_text(value: datetime) -> str:
     """`2026-11-23T08:00:00.120Z`, as `Date.prototype.toISOString` gives it."""
     return f"{value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
+
+
+def _far_date_text(milliseconds: int) -> str | None:
+    """A date outside the years 1 to 9999, which Python cannot hold; beyond what JavaScript can hold either: null."""
+    if abs(milliseconds) > _FARTHEST_DATE:
+        return None
+    # The calendar repeats every 400 years.
+    near = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds % _CYCLE)
+    year = near.year + (milliseconds // _CYCLE) * 400
+    sign = "-" if year < 0 else "+"
+    shown = f"{year:04d}" if 0 <= year <= 9999 else f"{sign}{abs(year):06d}"
+    return f"{shown}{date_text(near)[4:]}"
+
+
+def _javascript_order(value: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    """A JavaScript object lists keys that are array indices first, rising, and then the others in their order."""
+    if not any(key[:1].isdigit() for key in value):
+        return value.items()
+    indices = sorted((key for key in value if _is_index(key)), key=int)
+    return [(key, value[key]) for key in (*indices, *(key for key in value if not _is_index(key)))]
+
+
+def _is_index(key: str) -> bool:
+    return key.isascii() and key.isdigit() and str(int(key)) == key and int(key) < 2**32 - 1
 
 
 def _number(value: float) -> Any:

@@ -72,9 +72,10 @@ class FoldedStates:
         folded = BY_KIND[kind]
         found = await self._reader.by_ids(folded.collection, missing, folded.fields, at)
         for id_ in missing:
-            self._memory[kind][id_] = found.get(id_)
             if id_ in found:
-                self._changed[kind, id_] = None
+                self.put(kind, id_, found[id_])
+            elif kind is not Kind.USER:  # an agent can be created at any time; rooms and visitors are heard of when they are
+                self._memory[kind][id_] = None
 
     async def missing(self, kind: Kind, id_: str) -> bool:
         """Whether this document is neither in memory nor stored; what is stored is in memory afterwards."""

@@ -11,6 +11,7 @@ import bson
 from bson.timestamp import Timestamp
 
 from daemon.model import Body, Commit, Intent, IntentUpdate, NewEvent, Pairing, Position, Profile
+from daemon.outbox import lanes
 from daemon.outbox.lanes import Lane, as_time, settle
 
 TWIN_WINDOW_S = 600.0
@@ -37,7 +38,7 @@ def append_event(connection: sqlite3.Connection, event: NewEvent, now: float) ->
     if event.pairing is not None and _has_twin(connection, event.id, event.pairing):
         return
     connection.execute(
-        "INSERT OR IGNORE INTO events (id, type, session, happened_at, recorded_at) VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO events (id, type, session, happened_at, recorded_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
         [event.id, event.type, event.session, event.happened_at.timestamp(), now],
     )
     sequence = _sequence(connection, event.id)
@@ -47,8 +48,8 @@ def append_event(connection: sqlite3.Connection, event: NewEvent, now: float) ->
         endpoint
         for endpoint, profile in event.endpoints.items()
         if connection.execute(
-            "INSERT OR IGNORE INTO deliveries (endpoint, sequence, session, profile, state, settled_at, reason)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO deliveries (endpoint, sequence, session, profile, state, settled_at, reason)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (endpoint, sequence) DO NOTHING",
             [endpoint, sequence, event.session, profile, state, settled, event.skipped],
         ).rowcount
     ]
@@ -58,9 +59,9 @@ def append_event(connection: sqlite3.Connection, event: NewEvent, now: float) ->
         _insert_intent(connection, sequence, event.intent)
     else:
         _insert_bodies(connection, sequence, event.bodies)
-    due = None if event.intent is not None else now
+    due = None if event.intent is not None else lanes.AT_ONCE
     connection.executemany(
-        "INSERT OR IGNORE INTO lanes (endpoint, session, sequence, due) VALUES (?, ?, ?, ?)",
+        "INSERT INTO lanes (endpoint, session, sequence, due) VALUES (?, ?, ?, ?) ON CONFLICT (endpoint, session) DO NOTHING",
         [(endpoint, event.session, sequence, due) for endpoint in new],
     )
 
@@ -93,12 +94,17 @@ def _update_intent(connection: sqlite3.Connection, update: IntentUpdate) -> None
     )
 
 
-def composed(connection: sqlite3.Connection, event_id: str, bodies: Mapping[Profile, Body], now: float) -> None:
+def composed(connection: sqlite3.Connection, event_id: str, bodies: Mapping[Profile, Body]) -> None:
     """An intent got its bodies: its deliveries are pending now."""
     sequence = _sequence(connection, event_id)
     _insert_bodies(connection, sequence, bodies)
+    # Only lanes that waited for the body: the event may be in flight at an endpoint that had it before.
+    connection.execute(
+        "UPDATE lanes SET due = ? WHERE sequence = ? AND due IS NULL AND endpoint IN"
+        " (SELECT endpoint FROM deliveries WHERE sequence = ? AND state = 'intent')",
+        [lanes.AT_ONCE, sequence, sequence],
+    )
     connection.execute("UPDATE deliveries SET state = 'pending' WHERE sequence = ? AND state = 'intent'", [sequence])
-    connection.execute("UPDATE lanes SET due = ? WHERE sequence = ? AND due IS NULL", [now, sequence])
     connection.execute("DELETE FROM intents WHERE sequence = ?", [sequence])
 
 
@@ -164,7 +170,7 @@ def _sequence(connection: sqlite3.Connection, event_id: str) -> int:
 
 def _insert_bodies(connection: sqlite3.Connection, sequence: int, bodies: Mapping[Profile, Body]) -> None:
     connection.executemany(
-        "INSERT OR IGNORE INTO bodies VALUES (?, ?, ?, ?)",
+        "INSERT INTO bodies VALUES (?, ?, ?, ?) ON CONFLICT (sequence, profile) DO NOTHING",
         [(sequence, profile.value, body.content, json.dumps([body.files, body.answer])) for profile, body in bodies.items()],
     )
 
@@ -172,6 +178,6 @@ def _insert_bodies(connection: sqlite3.Connection, sequence: int, bodies: Mappin
 def _insert_intent(connection: sqlite3.Connection, sequence: int, intent: Intent) -> None:
     completed = (None, None) if intent.completed is None else (intent.completed.time, intent.completed.inc)
     connection.execute(
-        "INSERT OR IGNORE INTO intents VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO intents VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (sequence) DO NOTHING",
         [sequence, intent.started.time, intent.started.inc, *completed, intent.cut.timestamp(), intent.context],
     )

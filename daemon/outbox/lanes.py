@@ -22,6 +22,8 @@ _TO_SEND = (
 )
 
 
+AT_ONCE = 0.0
+"""Due for a first try: always, whatever the clock says. Ties go by sequence, which is the order of what happened."""
 _KEPT_ANSWER = 1024  # bytes of an answer in the record of an attempt
 
 
@@ -33,7 +35,7 @@ class Lane:
     session: str
 
 
-def recover(connection: sqlite3.Connection, now: float) -> int:
+def recover(connection: sqlite3.Connection) -> int:
     """Mark attempts that a stop interrupted, and make their lanes due; gives how many there were.
 
     Without a request in flight, every lane whose head has a body has a time.
@@ -45,7 +47,7 @@ def recover(connection: sqlite3.Connection, now: float) -> int:
     connection.execute(
         "UPDATE lanes SET due = ? WHERE due IS NULL AND EXISTS (SELECT 1 FROM deliveries d"
         " WHERE d.endpoint = lanes.endpoint AND d.sequence = lanes.sequence AND d.state = 'pending')",
-        [now],
+        [AT_ONCE],
     )
     return interrupted
 
@@ -138,7 +140,7 @@ def settle(
     if following is None:
         connection.execute("DELETE FROM lanes WHERE endpoint = ? AND session = ?", key)
         return
-    due = now if following[1] == "pending" else None
+    due = AT_ONCE if following[1] == "pending" else None
     connection.execute(
         "UPDATE lanes SET sequence = ?, due = ?, retry = 0 WHERE endpoint = ? AND session = ?", [following[0], due, *key]
     )

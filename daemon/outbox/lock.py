@@ -21,21 +21,24 @@ class Lock:
         path = outbox.with_name(f"{outbox.name}.lock")
         try:
             self._file = path.open("a+", encoding="utf-8")
+            self._take(outbox)
         except OSError as error:
             raise OutboxError(
-                f"cannot write to {path.parent}: {error.strerror}",
-                hint="create the folder of outbox.url and let the relay's user write to it",
+                f"cannot write to {path}: {error.strerror or error}",
+                hint="create the folder of outbox.url, let the relay's user write to it, and see that the disk is not full",
             ) from error
+
+    def _take(self, outbox: Path) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        except BlockingIOError:
             self._file.seek(0)
             holder = self._file.read().strip() or "another process"
             self._file.close()
             raise OutboxError(
                 f"{outbox} is in use by another relay ({holder})",
                 hint="stop that one first (systemctl stop livechat-relay), or give this one a file of its own (outbox.url)",
-            ) from error
+            ) from None
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()} on {socket.gethostname()}")
         self._file.flush()

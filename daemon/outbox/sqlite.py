@@ -20,7 +20,7 @@ from daemon.mongo import CODEC
 from daemon.outbox import entries, lanes, prune
 from daemon.outbox.lanes import as_time
 from daemon.outbox.lock import Lock
-from daemon.outbox.writer import Writer
+from daemon.outbox.writer import Writer, write_error
 
 T = TypeVar("T")
 _IDS_PER_QUERY = 500
@@ -113,7 +113,7 @@ class SqliteOutbox:
 
     async def composed(self, event_id: str, bodies: Mapping[Profile, Body]) -> None:
         """An intent got its bodies: its deliveries are pending now."""
-        await self._writer.run(lambda connection: entries.composed(connection, event_id, bodies, self._now()))
+        await self._writer.run(lambda connection: entries.composed(connection, event_id, bodies))
 
     async def skip(self, event_id: str, reason: str) -> None:
         """An intent cannot be composed: its deliveries are settled as skipped, its context stays as the record."""
@@ -123,7 +123,7 @@ class SqliteOutbox:
 
     async def recover(self) -> int:
         """Call once, before the first claim. Gives the number of attempts that the last stop interrupted."""
-        return await self._writer.run(lambda connection: lanes.recover(connection, self._now()))
+        return await self._writer.run(lanes.recover)
 
     async def claim(self, endpoint: str, limit: int, retries: int) -> tuple[list[Delivery], datetime | None]:
         """Up to `limit` deliveries that are due, at most `retries` of them tried before; at most one per session.
@@ -178,7 +178,10 @@ class SqliteOutbox:
                 self._reader = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
                 self._reader.execute("PRAGMA query_only = ON")
                 self._reader.execute("PRAGMA busy_timeout = 10000")
-            return work(self._reader)
+            try:
+                return work(self._reader)
+            except sqlite3.Error as error:
+                raise write_error(self._path, error) from error
 
         return await asyncio.get_running_loop().run_in_executor(self._reading, run)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import sqlite3
 import threading
@@ -41,20 +42,23 @@ class _Job:
 class Writer:
     """Runs work on the outbox's only writing connection. Work is done in the order it was asked for.
 
-    `run` returns after the commit is on disk. Should a commit fail, everybody in it gets `OutboxError`, and nothing of it is
-    kept.
+    `run` returns after the commit is on disk. Should the file not take it, everybody in the commit gets `OutboxError`, and
+    nothing of it is kept. Work that raises gets its own error, and takes nobody with it.
     """
 
     def __init__(self, path: Path, metrics: Metrics) -> None:
         self._metrics = metrics
         self._path = path
         self._connection = connect(path)
+        self._closed = False
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="outbox-writer", daemon=True)
         self._thread.start()
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do `work` in a transaction, and return its result when it is durable."""
+        if self._closed:
+            raise OutboxError(f"the outbox {self._path} is closed", hint="this is a defect of the relay: please report it")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._jobs.put(_Job(work, loop, future))
@@ -62,6 +66,7 @@ class Writer:
 
     def close(self) -> None:
         """Finish what was asked for, then close the file."""
+        self._closed = True
         self._jobs.put(None)
         self._thread.join()
         self._connection.close()
@@ -87,7 +92,6 @@ class Writer:
                 return
 
     def _commit(self, jobs: list[_Job]) -> None:
-        results: list[Any] = []
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             results = [job.work(self._connection) for job in jobs]
@@ -95,11 +99,14 @@ class Writer:
         except BaseException as error:  # noqa: BLE001 - whoever asked has to know, whatever it is
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-            failure = error
             if isinstance(error, sqlite3.Error):
-                failure = write_error(self._path, error)
-            for job in jobs:
-                job.resolve(None, failure)
+                for job in jobs:
+                    job.resolve(None, write_error(self._path, error))
+            elif len(jobs) == 1:
+                jobs[0].resolve(None, error)
+            else:  # one of them cannot be done: the others are not to suffer
+                for job in jobs:
+                    self._commit([job])
             return
         self._metrics.commits.inc()
         for job, result in zip(jobs, results, strict=True):
@@ -109,21 +116,28 @@ class Writer:
 def connect(path: Path) -> sqlite3.Connection:
     """Open the file for writing and bring it to this version. Raises `OutboxError` when that cannot be."""
     try:
+        # Payloads hold what visitors wrote. SQLite gives its side files the rights of this one.
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        path.chmod(0o600)
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA busy_timeout = 10000")
         connection.execute("PRAGMA cache_size = -16000")
         migrate(connection, str(path))
-        path.chmod(0o600)  # payloads hold what visitors wrote
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise write_error(path, error) from error
     return connection
 
 
-def write_error(path: Path, error: sqlite3.Error) -> OutboxError:
+def write_error(path: Path, error: Exception) -> OutboxError:
     """The error with what helps."""
+    if isinstance(error, sqlite3.DatabaseError) and error.sqlite_errorname in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
+        return OutboxError(
+            f"{path} is no outbox, or a damaged one: {error}",
+            hint="name another file in outbox.url, or put a copy of the outbox back in its place",
+        )
     return OutboxError(
-        f"the outbox {path} cannot be written: {error}",
-        hint="check that its folder exists, that the relay's user may write to it, and that the disk is not full",
+        f"the outbox {path} cannot be used: {error}",
+        hint="check that its folder exists, that the file belongs to the relay's user, and that the disk is not full",
     )

@@ -23,7 +23,7 @@ def answer_to_keep(mode: AnswerMode, event_type: str, body: bytes) -> bytes | No
         return orjson.dumps(body.decode("utf-8", "replace")) if body else b""
     try:
         parsed = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        data = parsed.get("data") if isinstance(parsed, dict) else None
+        return orjson.dumps(data) if data or data in ([], {}) else None
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):  # no JSON, or nested too deep to be written again
         return None
-    data = parsed.get("data") if isinstance(parsed, dict) else None
-    return orjson.dumps(data) if data or data in ([], {}) else None

@@ -64,6 +64,8 @@ class Lanes:
         self._stopping = False
         self._in_flight = 0
         self._retries_in_flight = 0
+        self._most_retries = max(1, concurrency // 4)
+        self._retried_last = False
         self.turned_at = clock.monotonic()
         metrics.in_flight.labels(endpoint)
 
@@ -82,22 +84,33 @@ class Lanes:
             while not self._stopping:
                 self.turned_at = self._clock.monotonic()
                 self._wake.clear()
-                due: datetime | None = None
-                free = self._concurrency - self._in_flight
-                if free:
-                    retries = max(1, self._concurrency // 4) - self._retries_in_flight
-                    claimed, due = await self._outbox.claim(self._endpoint, free, max(0, retries))
-                    for delivery in claimed:
-                        self._begin(delivery)
-                        tasks.create_task(self._deliver(delivery))
+                due = await self._claim(tasks)
                 await wait_until_set(self._wake, self._pause_s(due))
 
+    async def _claim(self, tasks: asyncio.TaskGroup) -> datetime | None:
+        """Begin what is due and has a slot; gives when the next one is due."""
+        free = self._concurrency - self._in_flight
+        if not free:
+            return None
+        retries = max(0, self._most_retries - self._retries_in_flight)
+        # Where retries could take every free slot they take turns with fresh events.
+        if retries >= free and self._retried_last:
+            claimed, due = await self._outbox.claim(self._endpoint, free, 0)
+            if not claimed:
+                claimed, due = await self._outbox.claim(self._endpoint, free, retries)
+        else:
+            claimed, due = await self._outbox.claim(self._endpoint, free, retries)
+        if claimed:
+            self._retried_last = any(delivery.failures for delivery in claimed)
+        for delivery in claimed:
+            self._begin(delivery)
+            tasks.create_task(self._deliver(delivery))
+        return due
+
     def _pause_s(self, due: datetime | None) -> float:
-        if due is None:
-            return _LONGEST_POLL_S
-        # What is due but not claimed waits for a slot, and a free slot wakes the loop.
-        seconds = (due - self._clock.now()).total_seconds()
-        return min(seconds, _LONGEST_POLL_S) if seconds > 0 else _LONGEST_POLL_S
+        if due is None or self._in_flight >= self._concurrency or self._retries_in_flight >= self._most_retries:
+            return _LONGEST_POLL_S  # a slot that gets free wakes the loop
+        return min(max(0.0, (due - self._clock.now()).total_seconds()), _LONGEST_POLL_S)
 
     def _begin(self, delivery: Delivery) -> None:
         self._in_flight += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from importlib.metadata import version
 from types import TracebackType
 
@@ -12,6 +13,7 @@ from daemon.config import EndpointSection
 from daemon.model import Answered, Delivery, Outcome, TimedOut, Unreachable
 
 _LONGEST_ANSWER = 64 * 1024
+_LARGE_BODY = 1024 * 1024
 _LONGEST_ERROR = 300
 
 
@@ -26,7 +28,8 @@ class Sender:
         if token:
             self._headers["X-RocketChat-Livechat-Token"] = token
         self._headers["Content-Type"] = "application/json"
-        self._headers.setdefault("User-Agent", f"livechat-relay/{version('rocketchat-livechat-relay')}")
+        if not any(header.lower() == "user-agent" for header in self._headers):
+            self._headers["User-Agent"] = f"livechat-relay/{version('rocketchat-livechat-relay')}"
         self._timeout = aiohttp.ClientTimeout(total=endpoint.timeout.total_seconds())
         self._concurrency = endpoint.concurrency
         self._session: aiohttp.ClientSession | None = None
@@ -54,16 +57,25 @@ class Sender:
             "X-Livechat-Relay-Attempt": str(delivery.attempt),
             "X-Livechat-Relay-Sequence": str(delivery.sequence),
         }
+        # From a megabyte on aiohttp wants a stream, so that writing it lets others work in between.
+        data = io.BytesIO(content) if len(content) > _LARGE_BODY else content
         started = self._clock.monotonic()
         try:
-            async with self._session.post(self._url, data=content, headers=headers, allow_redirects=False) as response:
+            async with self._session.post(self._url, data=data, headers=headers, allow_redirects=False) as response:
                 answer = await _beginning(response)
                 return Answered(response.status, answer, self._clock.monotonic() - started)
         except TimeoutError:
             return TimedOut(self._clock.monotonic() - started)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            text = f"{type(error).__name__}: {error}"[:_LONGEST_ERROR]
-            return Unreachable(text, self._clock.monotonic() - started)
+            return Unreachable(_describe(error), self._clock.monotonic() - started)
+
+
+def _describe(error: Exception) -> str:
+    """What happened, without the URL: its query may be a secret."""
+    name = type(error).__name__
+    if isinstance(error, aiohttp.ClientResponseError):
+        return f"{name}: {error.message}"[:_LONGEST_ERROR]
+    return name if isinstance(error, aiohttp.InvalidURL) else f"{name}: {error}"[:_LONGEST_ERROR]
 
 
 async def _beginning(response: aiohttp.ClientResponse) -> bytes:

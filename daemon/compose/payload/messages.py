@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from daemon.compose import documents, json_text
-from daemon.compose.files import file_url, protected
+from daemon.compose.files import file_link
 from daemon.compose.json_text import ABSENT
 from daemon.compose.payload.context import Context
 from daemon.compose.payload.members import (
@@ -109,10 +109,13 @@ def _file_upload(entry: Entry) -> Any:
     upload = entry.uploads.get(str(message["file"].get("_id")))
     if upload is None:
         return ABSENT
-    link: Any = file_url(str(settings.get(documents.SITE_URL) or ""), upload)
-    if settings.get(documents.PROTECT_FILES) is True and settings.get(documents.FILE_TOKENS) is True:
-        room = str(message.get("rid")) if entry.context.behaviour.token_names_room else ""
-        link = protected(link, room=room, user=str(_author(entry).get("_id") or ""), file=str(upload["_id"]))
+    link = file_link(
+        str(settings.get(documents.SITE_URL) or ""),
+        upload,
+        room=str(message.get("rid")) if entry.context.behaviour.token_names_room else "",
+        user=str(_author(entry).get("_id") or ""),
+        token=settings.get(documents.PROTECT_FILES) is True and settings.get(documents.FILE_TOKENS) is True,
+    )
     return {"publicFilePath": link} | {name: upload[name] for name in ("type", "size") if name in upload}
 
 

@@ -80,8 +80,13 @@ def _agent(context: Context) -> Document:
     return context.agent or {}
 
 
+def _truthy(value: Any) -> Any:
+    """What is true in JavaScript, where empty lists and objects are."""
+    return value if value or value in ([], {}) else ABSENT
+
+
 # The answer of a CRM may take its place when it is sent.
-_CRM_DATA = Member[Source]("crmData", lambda source: AnswerSlot(_room(source).get("crmData") or ABSENT), ANY)
+_CRM_DATA = Member[Source]("crmData", lambda source: AnswerSlot(_truthy(_room(source).get("crmData"))), ANY)
 
 _ADDITIONAL: dict[str, Member[Source]] = {
     "departmentId": stored("departmentId", TEXT, _room),
