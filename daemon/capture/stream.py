@@ -191,7 +191,8 @@ def _change(event: Document) -> Change:
         operation=event["operationType"],
         id=event["documentKey"]["_id"],
         cluster_time=cluster_time,
-        wall_time=event.get("wallTime") or datetime.fromtimestamp(cluster_time.time, UTC),  # wallTime: MongoDB 6.0 and later
+        # MongoDB before 6.0 gives no wall time: the end of the second, so that what came before in it is not taken for later.
+        wall_time=event.get("wallTime") or datetime.fromtimestamp(cluster_time.time + 0.999, UTC),
         document=event.get("fullDocument"),
         updated=description.get("updatedFields") or {},
         removed=description.get("removedFields") or (),

@@ -164,9 +164,11 @@ class Composer:
         after = self._states.apply(change)
         if before is None or after is None or change.operation == "insert":
             return
+        if not transitions.can_be_save(change):
+            return
         for waiting in self._intents.of_type(EventType.LEAD, visitor=change.id):
             self._complete(waiting, change.cluster_time, replace(waiting.context, visitor=_unmarked(after)))
-            break
+            return
         named = touches(change, "name")
         for waiting in self._intents.of_type(EventType.EDIT, visitor=change.id):
             if Part.VISITOR in waiting.parts:
@@ -185,9 +187,8 @@ class Composer:
                 return
             message = fold(self._edited.get(change.id), change, documents.MESSAGE_FIELDS)
             if message is None:
-                log.warning(
-                    "compose.edit_of_unknown_message", message=change.id, reason="the message no longer exists in MongoDB"
-                )
+                # Its room went with it: nobody can tell whether it was a livechat message.
+                log.info("compose.edit_of_unknown_message", message=change.id, reason="the message no longer exists in MongoDB")
                 return
             self._edited[change.id] = message
         else:

@@ -77,6 +77,9 @@ TRANSFER = "~transfer"
 # Mark on a visitor: the last update, which may be half of a save ({at, named}).
 SAVED = "~saved"
 
+# Fields of a visitor that the widget and the routing write, never the saving of a guest or of a lead.
+NOT_A_SAVE = ("status", "lastChat", "lastAgent", "activity")
+
 FOLDED = (
     Folded(
         Kind.ROOM,
@@ -95,8 +98,8 @@ FOLDED = (
         _ALL,
         ("_id", "token", "name", "username", "visitorEmails", "phone", "department", "ip", "userAgent", "livechatData",
          "disabled"),
-        # An update of nothing else can still be half of a save, or end the capture of a lead.
-        watched=("_updatedAt",),
+        # An update of nothing else can still be half of a save, or end the capture of a lead; the others tell what is neither.
+        watched=("_updatedAt", *NOT_A_SAVE),
         marks=(SAVED,),
     ),
     # A hot collection, which also holds passwords and presence: only these fields leave MongoDB.

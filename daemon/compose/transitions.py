@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Any
 
-from daemon.compose.documents import SERVED_BEFORE, TRANSFER
+from daemon.compose.documents import NOT_A_SAVE, SERVED_BEFORE, TRANSFER
 from daemon.compose.fold import touches
 from daemon.compose.versions import Behaviour
 from daemon.model import Change, Document, EventType
@@ -145,6 +145,11 @@ def edits_information(change: Change) -> bool:
 def edits_name(change: Change) -> bool:
     """The guest's name."""
     return touches(change, "fname")
+
+
+def can_be_save(change: Change) -> bool:
+    """Whether an update of a visitor can be half of the saving of a guest, or the saving of a lead."""
+    return change.operation == "update" and not any(touches(change, name) for name in NOT_A_SAVE)
 
 
 def is_closing_message(message: Document) -> bool:
