@@ -50,6 +50,11 @@ class SessionPlan:
     steps: tuple[Step, ...]
     left_open: bool
 
+    @property
+    def events(self) -> int:
+        """How many events must arrive: one for each step but the saving of information, for the opening two (begun, queued)."""
+        return sum({Action.SAVE_INFO: 0, Action.OPEN: 2}.get(step.action, 1) for step in self.steps)
+
 
 @dataclass(frozen=True, slots=True)
 class OfflinePlan:
@@ -71,8 +76,7 @@ class Plan:
     @property
     def events(self) -> int:
         """How many events must arrive."""
-        steps = sum(step.action is not Action.SAVE_INFO for session in self.sessions for step in session.steps)
-        return steps + len(self.offline)
+        return sum(session.events for session in self.sessions) + len(self.offline)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,8 @@ class Workspace:
             await self._db.rocketchat_room.insert_one(room, session=session)
             await self._db.rocketchat_livechat_inquiry.insert_one(inquiry, session=session)
 
-        with self._ledger.writing(f"LivechatSessionStart:{chat.rid}", chat.rid):
+        queued = f"LivechatSessionQueued:{chat.rid}:{milliseconds(inquiry['ts'])}"
+        with self._ledger.writing(f"LivechatSessionStart:{chat.rid}", chat.rid), self._ledger.writing(queued, chat.rid):
             await self._transaction(create)
         last = {"_id": chat.rid, "ts": self._stamp(chat)}
         await self._set("rocketchat_livechat_visitor", chat.visitor["_id"], {"lastChat": last})
