@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import click
 
-from daemon import log
+from daemon import deliveries, log
 from daemon.app import App
 from daemon.compose.payload.schemas import payload_schema
 from daemon.config import Config, load
@@ -98,6 +98,9 @@ def demo(seconds: float, mongodb_uri: str | None, keep: Path | None) -> None:
 
     _run_until_signal(show)
     sys.exit(codes[0])
+
+
+deliveries.add_commands(main, _CONFIG)
 
 
 def _run_until_signal(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:

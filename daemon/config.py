@@ -43,7 +43,8 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OWN_HEADERS = ("content-type", "content-length", "host", "transfer-encoding", "x-rocketchat-livechat-token")
 
 
-def _parse_duration(value: object) -> object:
+def parse_duration(value: object) -> timedelta:
+    """`500ms`, `2s`, `10m`, `6h` or `7d`. Raises `ValueError` for anything else."""
     if isinstance(value, timedelta):
         return value
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", str(value).strip())
@@ -66,7 +67,7 @@ def format_duration(value: timedelta) -> str:
 
 Duration = Annotated[
     timedelta,
-    BeforeValidator(_parse_duration, json_schema_input_type=str),
+    BeforeValidator(parse_duration, json_schema_input_type=str),
     PlainSerializer(format_duration, return_type=str),
     Field(examples=["500ms", "2s", "10m", "6h", "7d"]),
 ]

@@ -1,0 +1,89 @@
+"""What an operator does to a relay by hand, running or stopped. Used by the command line."""
+
+from __future__ import annotations
+
+import base64
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from daemon.clock import SystemClock
+from daemon.errors import OutboxError
+from daemon.outbox import records
+from daemon.outbox.records import AttemptRecord, Filter, Record
+from daemon.outbox.schema import VERSION
+from daemon.outbox.writer import write_error
+
+
+@contextmanager
+def opened(path: Path, *, writing: bool = False) -> Iterator[sqlite3.Connection]:
+    """A connection to an outbox that exists, beside the relay or without it. Raises `OutboxError` when that cannot be."""
+    if not path.exists():
+        raise OutboxError(
+            f"there is no outbox at {path}", hint="check outbox.url in the configuration; the relay makes it when it runs"
+        )
+    try:
+        mode = "rw" if writing else "ro"
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None)
+        try:
+            connection.execute("PRAGMA busy_timeout = 10000")
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version != VERSION:
+                raise OutboxError(
+                    f"{path} is of schema {version}, this livechat-relay knows {VERSION}",
+                    hint="use the command of the version that runs; a newer relay brings the file up to date when it starts",
+                )
+            if writing:
+                connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            if writing:
+                connection.execute("COMMIT")
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise write_error(path, error) from error
+
+
+def retry(path: Path, wanted: Filter) -> tuple[int, int]:
+    """Owe dead and cancelled deliveries again; gives how many were, and how many could not be."""
+    return _each(path, wanted, records.retry)
+
+
+def cancel(path: Path, wanted: Filter, reason: str) -> tuple[int, int]:
+    """Give up owed deliveries; gives how many were, and how many could not be (settled, or in flight)."""
+    now = SystemClock().now().timestamp()
+    return _each(path, wanted, lambda connection, record: records.cancel(connection, record, reason, now))
+
+
+def _each(path: Path, wanted: Filter, action: Any) -> tuple[int, int]:
+    with opened(path) as connection:
+        found = list(records.select(connection, wanted))
+    done = 0
+    for start in range(0, len(found), 200):  # short transactions: the relay waits while one is open
+        with opened(path, writing=True) as connection:
+            done += sum(action(connection, record) for record in found[start : start + 200])
+    return done, len(found) - done
+
+
+def as_json(record: Record, attempts: list[AttemptRecord] | None = None, body: bytes | None = None) -> dict[str, Any]:
+    """A delivery for machines: the members of `Record`, with attempts and payload where given."""
+    result: dict[str, Any] = {name: getattr(record, name) for name in Record.__slots__}
+    if attempts is not None:
+        result["history"] = [
+            {name: getattr(attempt, name) for name in AttemptRecord.__slots__ if name != "answer"}
+            | {"answer": None if attempt.answer is None else _text(attempt.answer)}
+            for attempt in attempts
+        ]
+    if body is not None:
+        result["payload"] = (
+            orjson.Fragment(body) if record.state is not records.State.SKIPPED else base64.b64encode(body).decode()
+        )
+    return result
+
+
+def _text(answer: bytes) -> str:
+    return answer.decode("utf-8", "replace")
