@@ -18,7 +18,7 @@ from daemon.compose.documents import WATCHES
 from daemon.compose.intake import offline_event
 from daemon.compose.lookup import Lookup
 from daemon.compose.match import Endpoints
-from daemon.config import Config, redact_url
+from daemon.config import Config, EndpointSection, redact_url
 from daemon.errors import DaemonError, PositionLostError
 from daemon.log import get_logger
 from daemon.metrics import Metrics
@@ -39,6 +39,20 @@ _PRUNE_EVERY_S = 3600.0
 _PRUNE_PAUSE_S = 0.05
 
 log = get_logger("app")
+
+
+def _policy(endpoint: EndpointSection) -> RetryPolicy:
+    retry = endpoint.retry
+    return RetryPolicy(
+        tries=retry.tries,
+        waits=retry.wait,
+        jitter=retry.jitter,
+        any_2xx=endpoint.success == "2xx",
+        final=frozenset(retry.final),
+        honour_retry_after=retry.honour_retry_after,
+        max_age=retry.max_age,
+        outage=bool(retry.outage_probe),
+    )
 
 
 class App:
@@ -120,7 +134,8 @@ class App:
             lanes = Lanes(
                 name,
                 concurrency=endpoint.concurrency,
-                policy=RetryPolicy(endpoint.retry.tries, endpoint.retry.wait),
+                policy=_policy(endpoint),
+                probe_every=endpoint.retry.outage_probe,
                 outbox=outbox,
                 post=flow.way_to_endpoint(sender, lookup, self._clock),
                 clock=self._clock,

@@ -59,8 +59,10 @@ def parse_duration(value: object) -> timedelta:
 def format_duration(value: timedelta) -> str:
     """The text that gives `value` again, in the largest unit that divides it."""
     seconds = value.total_seconds()
+    if not seconds:
+        return "0s"
     for unit in ("d", "h", "m", "s"):
-        if seconds and seconds % _UNITS[unit] == 0:
+        if seconds % _UNITS[unit] == 0:
             return f"{int(seconds // _UNITS[unit])}{unit}"
     return f"{round(seconds * 1000)}ms"
 
@@ -195,13 +197,29 @@ class RelaySection(Section):
     """How long requests in flight may finish when the relay is told to stop. The rest is sent after the next start."""
 
 
+def _one_or_more(value: object) -> object:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
 class RetrySection(Section):
     """When a try fails."""
 
     tries: int = Field(default=10, ge=1, le=1000)
     """How many tries an event gets before it is kept as a dead letter."""
-    wait: PositiveDuration = timedelta(seconds=10)
-    """The wait between two tries."""
+    wait: Annotated[tuple[PositiveDuration, ...], BeforeValidator(_one_or_more), Field(min_length=1)] = (timedelta(seconds=10),)
+    """The wait between two tries: one for all, or a list, of which the last one is repeated."""
+    jitter: float = Field(default=0.0, ge=0.0, le=1.0)
+    """How much of a wait may be added at random, as a share of it."""
+    final: tuple[Annotated[int, Field(ge=300, le=599)], ...] = ()
+    """Statuses that no further try follows, for receivers that answer so on purpose: 400, 410, 422."""
+    honour_retry_after: bool = False
+    """Wait at least as long as an answer's Retry-After says, an hour at most."""
+    max_age: PositiveDuration = timedelta(days=3)
+    """How long an event is tried at all, counted from when the relay read it."""
+    outage_probe: Duration = timedelta(seconds=30)
+    """How often an endpoint that is down is tried. When an event has used up its tries by errors, time-outs or 5xx, and the
+    endpoint took nothing else meanwhile, the endpoint is down: its events wait, in their order and without losing tries,
+    until it is back. 0s switches that off: such an event is dead."""
 
 
 class EndpointSection(Section):
@@ -232,6 +250,8 @@ class EndpointSection(Section):
     """How long one try may take, from connecting to the end of the answer."""
     concurrency: int = Field(default=32, ge=1, le=1000)
     """How many sessions may have a request in flight at once; within a session there is always one at a time."""
+    success: Annotated[Literal["200", "2xx"], BeforeValidator(str)] = "200"
+    """Which answers are a success: only `200`, as for Rocket.Chat, or any of `2xx`."""
     retry: RetrySection = RetrySection()
     """When a try fails: any answer but 200, a time-out, a connection error. Redirects are not followed."""
     headers: dict[str, SecretStr] = {}

@@ -63,6 +63,8 @@ def _text(value: Any) -> str:
             return format_duration(value)
         case Enum():
             return str(value.value)
+        case (timedelta(),):
+            return format_duration(value[0])
         case tuple() | list():
             return f"[{', '.join(_text(item) for item in value)}]"
         case dict():

@@ -19,8 +19,7 @@ from daemon.clock import SystemClock
 from daemon.config import load, parse_duration
 from daemon.model import EventType
 from daemon.outbox import records
-from daemon.outbox.records import OWED, SETTLED_UNDELIVERED, Filter, Record, State
-
+from daemon.outbox.records import CAN_BE_RETRIED, OWED, Filter, Record, State
 
 _WIDTH = 240
 
@@ -126,8 +125,8 @@ def add_commands(main: click.Group, config_option: Callable[[Callable[..., None]
     @config_option
     @_filters
     def retry(config_path: Path, **options: Any) -> None:
-        """Send dead or cancelled deliveries again, with a new round of tries."""
-        done, left = ops.retry(_outbox(config_path), _narrowed(_filter(**options), SETTLED_UNDELIVERED))
+        """Send dead or cancelled deliveries again, with a new round of tries; suspended ones now."""
+        done, left = ops.retry(_outbox(config_path), _narrowed(_filter(**options), CAN_BE_RETRIED))
         click.echo(f"{done} will be sent again; a running relay begins within seconds")
         _say_left(left, "their payload is no longer kept, or they were changed meanwhile")
 

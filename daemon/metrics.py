@@ -81,6 +81,12 @@ class Metrics:
             ["endpoint", "outcome"],
             registry=self.registry,
         )
+        self.endpoint_up = Gauge(
+            "livechat_relay_relay_endpoint_up",
+            "1 while the endpoint is up, 0 while it is down and its events wait.",
+            ["endpoint"],
+            registry=self.registry,
+        )
         self.in_flight = Gauge(
             "livechat_relay_relay_in_flight", "Requests in flight, by endpoint.", ["endpoint"], registry=self.registry
         )

@@ -161,7 +161,9 @@ class Commit:
 class Delivery:
     """One attempt that is already counted: `attempt` is its number, `failures` how many before it had a failing outcome.
 
-    `answer` (JSON) is the endpoint's last answer in this session, which the payload returns.
+    `answer` (JSON) is the endpoint's last answer in this session, which the payload returns. `recorded_at` is when the event
+    entered the outbox, `round_at` when its present round of tries began. `probe`: it finds out whether an endpoint that is
+    down is back.
     """
 
     endpoint: str
@@ -172,8 +174,11 @@ class Delivery:
     attempt: int
     failures: int
     happened_at: datetime
+    recorded_at: datetime
+    round_at: datetime
     body: Body
     answer: bytes | None = None
+    probe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +188,7 @@ class Answered:
     status: int
     answer: bytes
     duration_s: float
+    retry_after: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,13 +222,40 @@ class RetryAt:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspended:
+    """The endpoint is down: the event keeps its place, and its tries, until the endpoint is up again."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Dead:
     """No further attempt is made; kept with its payload and its history."""
 
     reason: str
 
 
-Verdict = Delivered | RetryAt | Dead
+Verdict = Delivered | RetryAt | Suspended | Dead
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What an attempt meant, to be kept: the outcome, the verdict, the answer (JSON) that later payloads return, and how long an
+    endpoint that is down is left alone.
+    """
+
+    outcome: Outcome
+    verdict: Verdict
+    answer: bytes | None
+    probe_every_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointState:
+    """What is remembered of an endpoint. `down_since` None: it is up."""
+
+    down_since: datetime | None
+    last_success_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,16 +7,43 @@ import sqlite3
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from daemon.model import Answered, Body, Dead, Delivered, Delivery, Outcome, RetryAt, TimedOut, Unreachable, Verdict
+from daemon.model import (
+    Answered,
+    Body,
+    Dead,
+    Delivered,
+    Delivery,
+    EndpointState,
+    Outcome,
+    Recorded,
+    RetryAt,
+    Suspended,
+    TimedOut,
+    Unreachable,
+)
 
 _DUE = "SELECT session, sequence FROM lanes WHERE endpoint = ? AND retry = ? AND due <= ? ORDER BY due, sequence LIMIT ?"
+_LONGEST_AGO = (
+    "SELECT session, sequence FROM lanes WHERE endpoint = ? AND retry = 1 AND due IS NOT NULL ORDER BY due, sequence LIMIT 1"
+)
+_FAILED = "UPDATE deliveries SET failures = failures + 1 WHERE endpoint = ? AND sequence = ?"
+_TRY_AGAIN = "UPDATE lanes SET due = ?, retry = 1 WHERE endpoint = ? AND session = ?"
+_UP = (
+    "INSERT INTO endpoints (name, probe_at, last_success_at) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE"
+    " SET down_since = NULL, last_success_at = excluded.last_success_at"
+)
+_DOWN = (
+    "INSERT INTO endpoints (name, down_since, probe_at) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE"
+    " SET down_since = coalesce(down_since, excluded.down_since), probe_at = excluded.probe_at"
+)
 _EARLIEST = "SELECT due FROM lanes WHERE endpoint = ? AND retry = ? AND due IS NOT NULL ORDER BY due LIMIT 1"
 _FOLLOWING = (
     "SELECT sequence, state FROM deliveries INDEXED BY deliveries_owed WHERE endpoint = ? AND session = ?"
-    " AND state IN ('intent', 'pending') ORDER BY sequence LIMIT 1"
+    " AND state IN ('intent', 'pending', 'suspended') ORDER BY sequence LIMIT 1"
 )
 _TO_SEND = (
-    "SELECT d.attempts, d.failures, e.id, e.type, e.happened_at, b.content, b.slots, d.answer FROM deliveries d"
+    "SELECT d.attempts, d.failures, e.id, e.type, e.happened_at, e.recorded_at, d.round_at, b.content, b.slots, d.answer"
+    " FROM deliveries d"
     " JOIN events e ON e.sequence = d.sequence JOIN bodies b ON b.sequence = d.sequence AND b.profile = d.profile"
     " WHERE d.endpoint = ? AND d.sequence = ?"
 )
@@ -46,7 +73,7 @@ def recover(connection: sqlite3.Connection) -> int:
     ).rowcount
     connection.execute(
         "UPDATE lanes SET due = ? WHERE due IS NULL AND EXISTS (SELECT 1 FROM deliveries d"
-        " WHERE d.endpoint = lanes.endpoint AND d.sequence = lanes.sequence AND d.state = 'pending')",
+        " WHERE d.endpoint = lanes.endpoint AND d.sequence = lanes.sequence AND d.state IN ('pending', 'suspended'))",
         [AT_ONCE],
     )
     return interrupted
@@ -60,28 +87,86 @@ def claim(connection: sqlite3.Connection, endpoint: str, limit: int, retries: in
     return [delivery for delivery in claimed if delivery is not None]
 
 
+def claim_probe(connection: sqlite3.Connection, endpoint: str, now: float) -> list[Delivery]:
+    """The one delivery that finds out whether an endpoint that is down is back, its attempt counted; none when it is not due.
+
+    At once a lane that was not tried since the endpoint went down, else the one that was tried longest ago.
+    """
+    heads = connection.execute(_DUE, [endpoint, 0, now, 1]).fetchall()
+    if not heads:
+        (probe_at,) = connection.execute("SELECT probe_at FROM endpoints WHERE name = ?", [endpoint]).fetchone()
+        heads = connection.execute(_LONGEST_AGO, [endpoint]).fetchall() if probe_at <= now else []
+    claimed = [_claim_head(connection, Lane(endpoint, session), sequence, now, probe=True) for session, sequence in heads]
+    return [delivery for delivery in claimed if delivery is not None]
+
+
 def next_due(connection: sqlite3.Connection, endpoint: str) -> datetime | None:
     """When the next delivery is due; None when nothing waits for a time."""
-    found = [due for retry in (0, 1) for (due,) in connection.execute(_EARLIEST, [endpoint, retry])]
-    return as_time(min(found)) if found else None
+    found = {retry: due for retry in (0, 1) for (due,) in connection.execute(_EARLIEST, [endpoint, retry])}
+    down = connection.execute("SELECT probe_at FROM endpoints WHERE name = ? AND down_since IS NOT NULL", [endpoint]).fetchone()
+    if down is not None and 1 in found:
+        found[1] = down[0]
+    return as_time(min(found.values())) if found else None
 
 
-def _claim_head(connection: sqlite3.Connection, lane: Lane, sequence: int, now: float) -> Delivery | None:
+def endpoint_state(connection: sqlite3.Connection, endpoint: str) -> EndpointState:
+    """Whether an endpoint is down, and when it last took anything."""
+    row = connection.execute("SELECT down_since, last_success_at FROM endpoints WHERE name = ?", [endpoint]).fetchone()
+    times = [None if row is None or row[index] is None else as_time(row[index]) for index in (0, 1)]
+    return EndpointState(times[0], times[1])
+
+
+def expire(connection: sqlite3.Connection, endpoint: str, max_age_s: float, now: float) -> int:
+    """Give up suspended deliveries that are too old, a page at a time; gives how many."""
+    old = connection.execute(
+        "SELECT d.session, d.sequence FROM deliveries d INDEXED BY deliveries_suspended JOIN events e ON e.sequence = d.sequence"
+        " WHERE d.endpoint = ? AND d.state = 'suspended' AND e.recorded_at < ? AND EXISTS (SELECT 1 FROM lanes l"
+        " WHERE l.endpoint = d.endpoint AND l.session = d.session AND l.due IS NOT NULL) LIMIT 200",
+        [endpoint, now - max_age_s],
+    ).fetchall()
+    for session, sequence in old:
+        settle(
+            connection, Lane(endpoint, session), sequence, "dead", now, reason="older than max_age, while the endpoint was down"
+        )
+    return len(old)
+
+
+def _claim_head(connection: sqlite3.Connection, lane: Lane, sequence: int, now: float, *, probe: bool = False) -> Delivery | None:
     key = [lane.endpoint, sequence]
-    connection.execute("UPDATE deliveries SET attempts = attempts + 1 WHERE endpoint = ? AND sequence = ?", key)
+    # When the endpoint is back a suspended delivery begins a new round of tries.
+    connection.execute(
+        "UPDATE deliveries SET attempts = attempts + 1,"
+        " round_at = CASE WHEN round_at IS NULL OR (state = 'suspended' AND ?) THEN ? ELSE round_at END,"
+        " failures = CASE WHEN state = 'suspended' AND ? THEN 0 ELSE failures END,"
+        " state = CASE WHEN state = 'suspended' AND ? THEN 'pending' ELSE state END WHERE endpoint = ? AND sequence = ?",
+        [not probe, now, not probe, not probe, *key],
+    )
     row = connection.execute(_TO_SEND, key).fetchone()
     if row is None:
         settle(connection, lane, sequence, "skipped", now, reason="its payload is no longer kept")
         return None
-    attempt, failures, event_id, event_type, happened_at, content, slots, answer = row
+    (attempt, failures, event_id, event_type, happened_at, recorded_at, round_at, content, slots, answer) = row
     if answer is None:
         answer = _freeze_answer(connection, lane, sequence)
     connection.execute("UPDATE lanes SET due = NULL WHERE endpoint = ? AND session = ?", [lane.endpoint, lane.session])
     connection.execute("INSERT INTO attempts (endpoint, sequence, number, started_at) VALUES (?, ?, ?, ?)", [*key, attempt, now])
     files, place = json.loads(slots)
-    body = Body(content, tuple((offset, room, user, file) for offset, room, user, file in files), tuple(place) if place else None)
     return Delivery(
-        lane.endpoint, sequence, event_id, event_type, lane.session, attempt, failures, as_time(happened_at), body, answer or None
+        endpoint=lane.endpoint,
+        sequence=sequence,
+        event_id=event_id,
+        type=event_type,
+        session=lane.session,
+        attempt=attempt,
+        failures=failures,
+        happened_at=as_time(happened_at),
+        recorded_at=as_time(recorded_at),
+        round_at=as_time(round_at),
+        body=Body(
+            content, tuple((offset, room, user, file) for offset, room, user, file in files), tuple(place) if place else None
+        ),
+        answer=answer or None,
+        probe=probe,
     )
 
 
@@ -96,32 +181,36 @@ def _freeze_answer(connection: sqlite3.Connection, lane: Lane, sequence: int) ->
     return answer
 
 
-def record(
-    connection: sqlite3.Connection, delivery: Delivery, outcome: Outcome, verdict: Verdict, now: float, *, answer: bytes | None
-) -> None:
-    """Record what came of an attempt and what follows from it; `answer` (JSON) is what later payloads of the session return."""
+def record(connection: sqlite3.Connection, delivery: Delivery, recorded: Recorded, now: float) -> None:
+    """Keep what came of an attempt, what follows from it, and whether the endpoint is up."""
     lane = Lane(delivery.endpoint, delivery.session)
     key = [delivery.endpoint, delivery.sequence]
     connection.execute(
         "UPDATE attempts SET duration = ?, outcome = ?, status = ?, error = ?, answer = ?"
         " WHERE endpoint = ? AND sequence = ? AND number = ?",
-        [*_columns(outcome), *key, delivery.attempt],
+        [*_columns(recorded.outcome), *key, delivery.attempt],
     )
-    if not isinstance(verdict, Delivered):
-        connection.execute("UPDATE deliveries SET failures = failures + 1 WHERE endpoint = ? AND sequence = ?", key)
-    match verdict:
+    match recorded.verdict:
         case Delivered():
-            if answer is not None:
-                row = [lane.endpoint, lane.session, answer, now]
+            if recorded.answer is not None:
+                row = [lane.endpoint, lane.session, recorded.answer, now]
                 connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", row)
+            connection.execute(_UP, [lane.endpoint, now, now])
             settle(connection, lane, delivery.sequence, "delivered", now)
         case Dead(reason):
+            connection.execute(_FAILED, key)
             settle(connection, lane, delivery.sequence, "dead", now, reason=reason)
         case RetryAt(due):
+            connection.execute(_FAILED, key)
+            connection.execute(_TRY_AGAIN, [due.timestamp(), lane.endpoint, lane.session])
+        case Suspended(reason):
             connection.execute(
-                "UPDATE lanes SET due = ?, retry = 1 WHERE endpoint = ? AND session = ?",
-                [due.timestamp(), lane.endpoint, lane.session],
+                "UPDATE deliveries SET state = 'suspended', reason = ?, failures = failures + ?"
+                " WHERE endpoint = ? AND sequence = ?",
+                [reason, not delivery.probe, *key],
             )
+            connection.execute(_TRY_AGAIN, [now, lane.endpoint, lane.session])
+            connection.execute(_DOWN, [lane.endpoint, now, now + recorded.probe_every_s])
 
 
 def settle(
@@ -140,7 +229,7 @@ def settle(
     if following is None:
         connection.execute("DELETE FROM lanes WHERE endpoint = ? AND session = ?", key)
         return
-    due = AT_ONCE if following[1] == "pending" else None
+    due = None if following[1] == "intent" else AT_ONCE
     connection.execute(
         "UPDATE lanes SET sequence = ?, due = ?, retry = 0 WHERE endpoint = ? AND session = ?", [following[0], due, *key]
     )

@@ -30,14 +30,15 @@ class State(StrEnum):
 
     INTENT = "intent"
     PENDING = "pending"
+    SUSPENDED = "suspended"
     DELIVERED = "delivered"
     DEAD = "dead"
     SKIPPED = "skipped"
     CANCELLED = "cancelled"
 
 
-OWED = (State.INTENT, State.PENDING)
-SETTLED_UNDELIVERED = (State.DEAD, State.CANCELLED)
+OWED = (State.INTENT, State.PENDING, State.SUSPENDED)
+CAN_BE_RETRIED = (State.SUSPENDED, State.DEAD, State.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,14 +163,17 @@ def body(connection: sqlite3.Connection, record: Record) -> bytes | None:
 
 
 def retry(connection: sqlite3.Connection, record: Record) -> bool:
-    """Owe a dead or cancelled delivery again, with a new round of tries; False when it is neither, or its payload is gone.
+    """Owe a dead or cancelled delivery again, with a new round of tries, or try a suspended one now: its endpoint counts as up.
 
-    It takes its old place among what its session still waits for, so it comes later than what was delivered meanwhile.
+    False when it is none of these, or its payload is gone. It takes its old place among what its session still waits for, so
+    it comes later than what was delivered meanwhile.
     """
+    if record.state is State.SUSPENDED:
+        connection.execute("UPDATE endpoints SET down_since = NULL WHERE name = ?", [record.endpoint])
     lane = [record.endpoint, record.session]
     changed = connection.execute(
-        "UPDATE deliveries SET state = 'pending', failures = 0, settled_at = NULL, reason = NULL"
-        " WHERE endpoint = ? AND sequence = ? AND state IN ('dead', 'cancelled')"
+        "UPDATE deliveries SET state = 'pending', failures = 0, round_at = NULL, settled_at = NULL, reason = NULL"
+        " WHERE endpoint = ? AND sequence = ? AND state IN ('suspended', 'dead', 'cancelled')"
         " AND EXISTS (SELECT 1 FROM bodies b WHERE b.sequence = deliveries.sequence AND b.profile = deliveries.profile)",
         [record.endpoint, record.sequence],
     ).rowcount
@@ -179,7 +183,7 @@ def retry(connection: sqlite3.Connection, record: Record) -> bool:
         "INSERT INTO lanes (endpoint, session, sequence, due) VALUES (?, ?, ?, ?) ON CONFLICT (endpoint, session) DO UPDATE"
         # A lane in flight finds it by itself when that is settled.
         " SET sequence = excluded.sequence, due = excluded.due, retry = 0"
-        " WHERE lanes.sequence > excluded.sequence AND lanes.due IS NOT NULL",
+        " WHERE lanes.sequence >= excluded.sequence AND lanes.due IS NOT NULL",
         [*lane, record.sequence, AT_ONCE],
     )
     return True
@@ -193,7 +197,7 @@ def cancel(connection: sqlite3.Connection, record: Record, reason: str, now: flo
     if state is None or state[0] not in OWED:
         return False
     key = [record.endpoint, record.session, record.sequence]
-    if state[0] == State.PENDING and connection.execute(_IN_FLIGHT, key).fetchone():
+    if state[0] != State.INTENT and connection.execute(_IN_FLIGHT, key).fetchone():
         return False
     lanes.settle(connection, Lane(record.endpoint, record.session), record.sequence, "cancelled", now, reason=reason)
     return True

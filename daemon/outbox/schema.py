@@ -58,7 +58,7 @@ MIGRATIONS = (
     );
 
     -- What is owed to an endpoint, and what became of it.
-    -- state: intent, pending (owed) | delivered, dead, skipped (settled)
+    -- state: intent, pending, suspended (owed) | delivered, dead, skipped, cancelled (settled)
     CREATE TABLE deliveries (
         endpoint TEXT NOT NULL,
         sequence INTEGER NOT NULL,
@@ -66,13 +66,15 @@ MIGRATIONS = (
         profile TEXT NOT NULL,
         state TEXT NOT NULL,
         attempts INTEGER NOT NULL DEFAULT 0,
-        failures INTEGER NOT NULL DEFAULT 0,    -- attempts with a recorded failing outcome
+        failures INTEGER NOT NULL DEFAULT 0,    -- attempts with a recorded failing outcome, in this round of tries
+        round_at REAL,                          -- when this round began
         settled_at REAL,
         reason TEXT,
         answer BLOB,                    -- JSON: the CRM's answer in the payload, as of the first attempt; empty: none
         PRIMARY KEY (endpoint, sequence)
     ) WITHOUT ROWID;
-    CREATE INDEX deliveries_owed ON deliveries (endpoint, session, sequence) WHERE state IN ('intent', 'pending');
+    CREATE INDEX deliveries_owed ON deliveries (endpoint, session, sequence) WHERE state IN ('intent', 'pending', 'suspended');
+    CREATE INDEX deliveries_suspended ON deliveries (endpoint, sequence) WHERE state = 'suspended';
     CREATE INDEX deliveries_of_event ON deliveries (sequence);
     CREATE INDEX deliveries_dead ON deliveries (endpoint, sequence) WHERE state = 'dead';
 
@@ -88,6 +90,13 @@ MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE INDEX lanes_due ON lanes (endpoint, retry, due) WHERE due IS NOT NULL;
     CREATE INDEX lanes_of_event ON lanes (sequence);
+
+    CREATE TABLE endpoints (
+        name TEXT PRIMARY KEY,
+        down_since REAL,                -- NULL: up
+        probe_at REAL NOT NULL,         -- when the next probe of an endpoint that is down is due
+        last_success_at REAL
+    ) WITHOUT ROWID;
 
     -- The last answer of an endpoint in a session, where it is returned as crmData.
     CREATE TABLE answers (

@@ -15,7 +15,7 @@ import bson
 
 from daemon.clock import Clock
 from daemon.metrics import Metrics
-from daemon.model import Body, Commit, Delivery, Document, Intent, NewEvent, Outcome, Position, Profile, Verdict
+from daemon.model import Body, Commit, Delivery, Document, EndpointState, Intent, NewEvent, Position, Profile, Recorded
 from daemon.mongo import CODEC
 from daemon.outbox import entries, lanes, prune
 from daemon.outbox.lanes import as_time
@@ -137,13 +137,26 @@ class SqliteOutbox:
 
         return await self._writer.run(work)
 
-    async def settle(self, delivery: Delivery, outcome: Outcome, verdict: Verdict, answer: bytes | None = None) -> None:
-        """Record what came of an attempt and what follows from it; `answer` (JSON) is returned in later payloads of the
-        session.
-        """
-        await self._writer.run(
-            lambda connection: lanes.record(connection, delivery, outcome, verdict, self._now(), answer=answer)
-        )
+    async def claim_probe(self, endpoint: str) -> tuple[list[Delivery], datetime | None]:
+        """The delivery that finds out whether an endpoint that is down is back, if it is due; and when the next one is."""
+
+        def work(connection: sqlite3.Connection) -> tuple[list[Delivery], datetime | None]:
+            claimed = lanes.claim_probe(connection, endpoint, self._now())
+            return claimed, lanes.next_due(connection, endpoint)
+
+        return await self._writer.run(work)
+
+    async def endpoint_state(self, endpoint: str) -> EndpointState:
+        """Whether an endpoint is down, and when it last took anything."""
+        return await self._read(lambda connection: lanes.endpoint_state(connection, endpoint))
+
+    async def expire(self, endpoint: str, max_age_s: float) -> int:
+        """Give up what waited too long for an endpoint that is down; gives how many of a page."""
+        return await self._writer.run(lambda connection: lanes.expire(connection, endpoint, max_age_s, self._now()))
+
+    async def settle(self, delivery: Delivery, recorded: Recorded) -> None:
+        """Keep what came of an attempt and what follows from it, the state of the endpoint included."""
+        await self._writer.run(lambda connection: lanes.record(connection, delivery, recorded, self._now()))
 
     # -- operation
 
@@ -153,7 +166,7 @@ class SqliteOutbox:
         def work(connection: sqlite3.Connection) -> list[Backlog]:
             owed = connection.execute(
                 "SELECT endpoint, count(*), min(sequence) FROM deliveries INDEXED BY deliveries_owed"
-                " WHERE state IN ('intent', 'pending') GROUP BY endpoint"
+                " WHERE state IN ('intent', 'pending', 'suspended') GROUP BY endpoint"
             ).fetchall()
             query = "SELECT endpoint, count(*) FROM deliveries INDEXED BY deliveries_dead WHERE state = 'dead' GROUP BY endpoint"
             dead = dict(connection.execute(query).fetchall())

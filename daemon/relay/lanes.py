@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from daemon.clock import Clock, wait_until_set
 from daemon.errors import DaemonError
 from daemon.log import get_logger
 from daemon.metrics import Metrics
-from daemon.model import Answered, Dead, Delivered, Delivery, Outcome, RetryAt, TimedOut, Unreachable, Verdict
+from daemon.model import (
+    Answered,
+    Dead,
+    Delivered,
+    Delivery,
+    EndpointState,
+    Outcome,
+    Recorded,
+    RetryAt,
+    Suspended,
+    TimedOut,
+    Unreachable,
+    Verdict,
+)
 from daemon.relay.answer import AnswerMode, answer_to_keep
 from daemon.relay.schedule import RetryPolicy, decide, describe
 
 _LONGEST_POLL_S = 5.0
+_EXPIRE_EVERY_S = 60.0
 
 log = get_logger("relay")
 
@@ -23,11 +38,20 @@ log = get_logger("relay")
 class Outbox(Protocol):
     """What the relay needs of the outbox."""
 
+    async def endpoint_state(self, endpoint: str) -> EndpointState:
+        """Whether an endpoint is down, and when it last took anything."""
+
     async def claim(self, endpoint: str, limit: int, retries: int) -> tuple[list[Delivery], datetime | None]:
         """Due deliveries, each with its attempt counted, and when the next one is due."""
 
-    async def settle(self, delivery: Delivery, outcome: Outcome, verdict: Verdict, answer: bytes | None = None) -> None:
-        """Record an outcome, what follows from it, and the answer that later payloads return."""
+    async def claim_probe(self, endpoint: str) -> tuple[list[Delivery], datetime | None]:
+        """The same for an endpoint that is down: one delivery at most."""
+
+    async def settle(self, delivery: Delivery, recorded: Recorded) -> None:
+        """Keep what came of an attempt and what follows from it."""
+
+    async def expire(self, endpoint: str, max_age_s: float) -> int:
+        """Give up what waited too long for an endpoint that is down."""
 
 
 Post = Callable[[Delivery], Awaitable[Outcome]]
@@ -46,6 +70,7 @@ class Lanes:
         *,
         concurrency: int,
         policy: RetryPolicy,
+        probe_every: timedelta,
         outbox: Outbox,
         post: Post,
         clock: Clock,
@@ -55,6 +80,10 @@ class Lanes:
         self._endpoint = endpoint
         self._concurrency = concurrency
         self._policy = policy
+        self._probe_every_s = probe_every.total_seconds()
+        self._state = EndpointState(None, None)
+        self._state_read_at = -_LONGEST_POLL_S
+        self._expired_at = clock.monotonic()
         self._answer_mode = answer_mode
         self._outbox = outbox
         self._post = post
@@ -89,6 +118,9 @@ class Lanes:
 
     async def _claim(self, tasks: asyncio.TaskGroup) -> datetime | None:
         """Begin what is due and has a slot; gives when the next one is due."""
+        await self._read_state()
+        if self._state.down_since is not None:
+            return await self._claim_probe(tasks)
         free = self._concurrency - self._in_flight
         if not free:
             return None
@@ -102,33 +134,89 @@ class Lanes:
             claimed, due = await self._outbox.claim(self._endpoint, free, retries)
         if claimed:
             self._retried_last = any(delivery.failures for delivery in claimed)
-        for delivery in claimed:
-            self._begin(delivery)
-            tasks.create_task(self._deliver(delivery))
+        self._begin(claimed, tasks)
         return due
+
+    async def _claim_probe(self, tasks: asyncio.TaskGroup) -> datetime | None:
+        """While the endpoint is down one request at a time finds out whether it is back; no event loses tries."""
+        now = self._clock.monotonic()
+        if now - self._expired_at >= _EXPIRE_EVERY_S:
+            self._expired_at = now
+            expired = await self._outbox.expire(self._endpoint, self._policy.max_age.total_seconds())
+            if expired:
+                log.error("delivery.expired", endpoint=self._endpoint, count=expired, reason="older than max_age")
+        if self._in_flight:
+            return None
+        claimed, due = await self._outbox.claim_probe(self._endpoint)
+        self._begin(claimed, tasks)
+        return due
+
+    async def _read_state(self) -> None:
+        """The state is kept in the outbox, where an operator can end an outage too; in between, this object knows its own
+        changes.
+        """
+        now = self._clock.monotonic()
+        if now - self._state_read_at >= _LONGEST_POLL_S:
+            self._state_read_at = now
+            self._state = await self._outbox.endpoint_state(self._endpoint)
+            self._metrics.endpoint_up.labels(self._endpoint).set(self._state.down_since is None)
 
     def _pause_s(self, due: datetime | None) -> float:
         if due is None or self._in_flight >= self._concurrency or self._retries_in_flight >= self._most_retries:
             return _LONGEST_POLL_S  # a slot that gets free wakes the loop
         return min(max(0.0, (due - self._clock.now()).total_seconds()), _LONGEST_POLL_S)
 
-    def _begin(self, delivery: Delivery) -> None:
-        self._in_flight += 1
-        self._retries_in_flight += delivery.failures > 0
+    def _begin(self, claimed: list[Delivery], tasks: asyncio.TaskGroup) -> None:
+        for delivery in claimed:
+            self._in_flight += 1
+            self._retries_in_flight += delivery.failures > 0
+            tasks.create_task(self._deliver(delivery))
         self._metrics.in_flight.labels(self._endpoint).set(self._in_flight)
 
     async def _deliver(self, delivery: Delivery) -> None:
         try:
             outcome = await self._attempt(delivery)
-            verdict = decide(outcome, failures=delivery.failures, policy=self._policy, now=self._clock.now())
+            now = self._clock.now()
+            verdict = decide(
+                outcome,
+                delivery,
+                self._policy,
+                now=now,
+                last_success_at=self._state.last_success_at,
+                chance=random.random(),  # noqa: S311 - spreads retries, guards nothing
+            )
+            recorded = Recorded(outcome, verdict, self._answer(delivery, outcome), self._probe_every_s)
             # The request was made: its record must survive a stop at this moment.
-            await asyncio.shield(self._outbox.settle(delivery, outcome, verdict, self._answer(delivery, outcome)))
+            await asyncio.shield(self._outbox.settle(delivery, recorded))
             self._report(delivery, outcome, verdict)
+            self._follow(verdict, now)
         finally:
             self._in_flight -= 1
             self._retries_in_flight -= delivery.failures > 0
             self._metrics.in_flight.labels(self._endpoint).set(self._in_flight)
             self._wake.set()
+
+    def _follow(self, verdict: Verdict, now: datetime) -> None:
+        """Whether the endpoint is up, as the outbox has just recorded it."""
+        down_since = self._state.down_since
+        match verdict:
+            case Delivered():
+                self._state = EndpointState(None, now)
+                if down_since is not None:
+                    away_s = round((now - down_since).total_seconds(), 1)
+                    log.warning(
+                        "endpoint.up", endpoint=self._endpoint, away_s=away_s, note="what was suspended follows, in order"
+                    )
+            case Suspended(reason):
+                self._state = EndpointState(down_since or now, self._state.last_success_at)
+                if down_since is None:
+                    note = "its events wait and lose no tries"
+                    log.error(
+                        "endpoint.down", endpoint=self._endpoint, reason=reason, probe_every_s=self._probe_every_s, note=note
+                    )
+            case RetryAt() | Dead():
+                pass
+        self._metrics.endpoint_up.labels(self._endpoint).set(self._state.down_since is None)
 
     async def _attempt(self, delivery: Delivery) -> Outcome:
         try:
@@ -168,6 +256,8 @@ class Lanes:
                 log.debug("delivery.attempted", verdict="delivered", age_s=round(age_s, 3), **fields)
             case RetryAt(due):
                 log.info("delivery.attempted", verdict="retry", due=due.isoformat(), **fields)
+            case Suspended(reason):
+                log.info("delivery.suspended", verdict="suspended", reason=reason, **fields)
             case Dead(reason):
                 self._metrics.latency.labels(self._endpoint).observe(max(age_s, 0))
                 log.error("delivery.dead", verdict="dead", reason=reason, **fields)

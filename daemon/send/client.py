@@ -63,7 +63,8 @@ class Sender:
         try:
             async with self._session.post(self._url, data=data, headers=headers, allow_redirects=False) as response:
                 answer = await _beginning(response)
-                return Answered(response.status, answer, self._clock.monotonic() - started)
+                retry_after = response.headers.get("Retry-After")
+                return Answered(response.status, answer, self._clock.monotonic() - started, retry_after)
         except TimeoutError:
             return TimedOut(self._clock.monotonic() - started)
         except (aiohttp.ClientError, OSError, ValueError) as error:
