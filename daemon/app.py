@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import version
 
@@ -36,6 +37,8 @@ from daemon.service import ServiceManager
 
 _OBSERVE_EVERY_S = 5.0
 _PRUNE_EVERY_S = 3600.0
+_LOOK_EVERY_S = 30.0  # whether the outbox is crowded
+_CROWDED = 0.8  # of outbox.max_size
 _PRUNE_PAUSE_S = 0.05
 
 log = get_logger("app")
@@ -163,6 +166,8 @@ class App:
                 composer=self._composer(lookup, outbox),
                 outbox=outbox,
                 wake_relay=self._wake_relay,
+                paused=self.health.capture_paused,
+                max_size=self._config.outbox.max_size,
                 clock=self._clock,
                 metrics=self.metrics,
             )
@@ -236,10 +241,15 @@ class App:
             ids_s=keep.keep_ids.total_seconds(),
             state_s=keep.keep_state.total_seconds(),
         )
-        while not await wait_until_set(self._stopping, _PRUNE_EVERY_S):
+        pruned_at = self._clock.monotonic()
+        while not await wait_until_set(self._stopping, _LOOK_EVERY_S):
+            crowded = await outbox.size() > keep.max_size * _CROWDED
+            if not crowded and self._clock.monotonic() - pruned_at < _PRUNE_EVERY_S:
+                continue
+            pruned_at = self._clock.monotonic()
             place: Place | None = Place()
             while place is not None and not await wait_until_set(self._stopping, _PRUNE_PAUSE_S):
-                place = await outbox.prune(retention, place)
+                place = await outbox.prune(replace(retention, delivered_s=0.0) if crowded else retention, place)
 
     def _say_what_it_does(self, where: str) -> None:
         config = self._config

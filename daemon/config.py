@@ -19,6 +19,7 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
+    ByteSize,
     ConfigDict,
     Field,
     HttpUrl,
@@ -177,6 +178,10 @@ class OutboxSection(Section):
     """How long the id of an event is remembered, so that it is not delivered twice when changes are read again."""
     keep_state: PositiveDuration = timedelta(days=90)
     """How long the folded state of a room, visitor or agent is kept after its last change."""
+
+    max_size: ByteSize = ByteSize(10_000_000_000)
+    """How large the file may grow. From four fifths on payloads of delivered events go before their time. When it is full reading
+    pauses, and the relay is not ready, until deliveries make room; MongoDB's oplog must still reach back when it goes on."""
 
     @property
     def path(self) -> Path:

@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, ByteSize, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -63,6 +63,8 @@ def _text(value: Any) -> str:
             return format_duration(value)
         case Enum():
             return str(value.value)
+        case ByteSize():
+            return value.human_readable(decimal=True, separator="").replace(".0", "")
         case (timedelta(),):
             return format_duration(value[0])
         case tuple() | list():

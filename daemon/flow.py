@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from daemon.capture.stream import ChangeStream
-from daemon.clock import Clock
+from daemon.clock import Clock, wait_until_set
 from daemon.compose.composer import Composer
 from daemon.compose.files import with_tokens
 from daemon.compose.json_text import with_answer
@@ -33,6 +33,7 @@ _POSITION_EVERY_S = 5.0  # how often a position that covers nothing new is saved
 _POLL_S = 5.0
 _COMPOSED_AT_ONCE = 16
 _MOST_TO_COMPOSE = 500
+_MEASURE_EVERY_S = 5.0
 
 log = get_logger("flow")
 
@@ -47,6 +48,8 @@ class Intake:
         composer: Composer,
         outbox: SqliteOutbox,
         wake_relay: Callable[[], None],
+        paused: Callable[[str | None], None],
+        max_size: int,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
@@ -54,6 +57,9 @@ class Intake:
         self._composer = composer
         self._outbox = outbox
         self._wake_relay = wake_relay
+        self._paused = paused
+        self._max_size = max_size
+        self._measured_at = -_MEASURE_EVERY_S
         self._clock = clock
         self._metrics = metrics
         self._saved_at = clock.monotonic()
@@ -74,6 +80,8 @@ class Intake:
         """Read changes, fold and match them, keep what they mean. Ends after the batch in hand when told to stop."""
         async with aclosing(until(stopping, self._stream.batches(position))) as batches:
             async for batch in batches:
+                if not await self._room_on_disk(batch, stopping):
+                    return
                 commit = await self._composer.compose(batch)
                 if self._worth_saving(commit):
                     await self._outbox.append(commit)
@@ -127,6 +135,29 @@ class Intake:
             self._metrics.lag.set(0)
         elif batch.changes:
             self._metrics.lag.set(max(0.0, (self._clock.now() - batch.changes[-1].wall_time).total_seconds()))
+
+    async def _room_on_disk(self, batch: Batch, stopping: asyncio.Event) -> bool:
+        """Wait while the outbox is as large as it may be; False when told to stop meanwhile."""
+        now = self._clock.monotonic()
+        if now - self._measured_at < _MEASURE_EVERY_S:
+            return True
+        self._measured_at = now
+        full = False
+        while (size := await self._outbox.size()) > self._max_size:
+            if not full:
+                full = True
+                since = datetime.fromtimestamp(batch.position.cluster_time.time, UTC).isoformat()
+                reason = f"the outbox holds {size} bytes, more than outbox.max_size"
+                log.error(
+                    "capture.paused", reason=reason, position=since, note="MongoDB's oplog must reach back to it when it goes on"
+                )
+                self._paused(reason)
+            if await wait_until_set(stopping, _MEASURE_EVERY_S):
+                return False
+        if full:
+            log.warning("capture.goes_on", size=size)
+            self._paused(None)
+        return True
 
     async def _room_to_compose(self, stopping: asyncio.Event) -> None:
         """A relay that catches up reads faster than transcripts can be composed: let them follow, while MongoDB still has

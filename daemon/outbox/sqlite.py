@@ -160,6 +160,16 @@ class SqliteOutbox:
 
     # -- operation
 
+    async def size(self) -> int:
+        """How many bytes of the file are in use."""
+
+        def work(connection: sqlite3.Connection) -> int:
+            names = ("page_count", "freelist_count", "page_size")
+            pages, free, page_size = (int(connection.execute(f"PRAGMA {name}").fetchone()[0]) for name in names)
+            return (pages - free) * page_size
+
+        return await self._read(work)
+
     async def backlog(self) -> list[Backlog]:
         """What is owed and dead, by endpoint; endpoints that are no longer configured included."""
 
@@ -180,7 +190,13 @@ class SqliteOutbox:
 
     async def prune(self, retention: prune.Retention, place: prune.Place) -> prune.Place | None:
         """Forget what is old enough in the page after `place`; gives the next place, None at the end of the round."""
-        return await self._writer.run(lambda connection: prune.prune_page(connection, retention, place, self._now()))
+
+        def work(connection: sqlite3.Connection) -> prune.Place | None:
+            following = prune.prune_page(connection, retention, place, self._now())
+            connection.execute("PRAGMA incremental_vacuum(2000)").fetchall()  # gives pages back to the file system
+            return following
+
+        return await self._writer.run(work)
 
     def _now(self) -> float:
         return self._clock.now().timestamp()

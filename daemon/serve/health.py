@@ -19,12 +19,17 @@ class Health:
     clock: Clock
     capture: bool = False
     problem: str | None = "starting"
+    paused: str | None = None
     stopping: bool = False
     loops: dict[str, Callable[[], float]] = field(default_factory=dict)
 
     def capture_open(self, is_open: bool, problem: str | None = None) -> None:
         """The change stream was opened, or broke."""
         self.capture, self.problem = is_open, problem
+
+    def capture_paused(self, reason: str | None) -> None:
+        """Reading waits for a reason, or goes on."""
+        self.paused = reason
 
     def stuck(self) -> list[str]:
         """The loops that should have turned by now."""
@@ -37,4 +42,4 @@ class Health:
             return "stopping"
         if not self.capture:
             return f"the change stream is not open: {self.problem}"
-        return None
+        return self.paused
