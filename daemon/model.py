@@ -44,7 +44,10 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change event. Keys of `updated` and entries of `removed` are dotted paths, as MongoDB gives them."""
+    """One change event. Keys of `updated` and entries of `removed` are dotted paths, as MongoDB gives them.
+
+    `updated_at` is the `_updatedAt` that an update sets: when it was made, by Rocket.Chat's clock.
+    """
 
     collection: str
     operation: Literal["insert", "update", "replace", "delete"]
@@ -55,6 +58,7 @@ class Change:
     updated: Document = field(default_factory=dict)
     removed: Sequence[str] = ()
     truncated: Sequence[Document] = ()
+    updated_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ def pipeline(watches: Sequence[Watch]) -> list[dict[str, Any]]:
                     "removedFields": _by_collection(watches, _kept_removals),
                     "truncatedArrays": "$updateDescription.truncatedArrays",
                 },
+                # Every update sets it: carried along, but no reason to read a change.
+                "updatedAt": "$updateDescription.updatedFields._updatedAt",
             }
         },
         {

@@ -197,4 +197,5 @@ def _change(event: Document) -> Change:
         updated=description.get("updatedFields") or {},
         removed=description.get("removedFields") or (),
         truncated=description.get("truncatedArrays") or (),
+        updated_at=event.get("updatedAt"),
     )

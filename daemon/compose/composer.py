@@ -35,6 +35,7 @@ from daemon.model import Batch, Body, Change, Commit, Document, EventType, Inten
 log = get_logger("compose")
 
 _REASON_LENGTH = 500
+_ONE_SAVE = timedelta(milliseconds=50)  # between the two halves of a save, by Rocket.Chat's clock
 _ROOM_GONE = "the room no longer exists in MongoDB"
 
 
@@ -91,7 +92,7 @@ class Composer:
         """
         self._states.trim()
         self._events, self._updates = [], []
-        self._edited = await self._gatherer.gather(batch)
+        self._edited = await self._gatherer.gather(batch, self._intents.sessions())
         self._say_version()
         for change in batch.changes:
             self._give_up(self._intents.overdue_at(change.cluster_time))
@@ -164,22 +165,20 @@ class Composer:
         after = self._states.apply(change)
         if before is None or after is None or change.operation == "insert":
             return
+        if transitions.can_save_lead(change):
+            for waiting in self._intents.of_type(EventType.LEAD, visitor=change.id):
+                self._complete(waiting, change.cluster_time, replace(waiting.context, visitor=_unmarked(after)))
+                return
         if not transitions.can_be_save(change):
             return
-        for waiting in self._intents.of_type(EventType.LEAD, visitor=change.id):
-            self._complete(waiting, change.cluster_time, replace(waiting.context, visitor=_unmarked(after)))
-            return
-        named = touches(change, "name")
         for waiting in self._intents.of_type(EventType.EDIT, visitor=change.id):
             if Part.VISITOR in waiting.parts:
                 self._complete_edit(waiting, change.cluster_time, visitor=before)
                 continue
-            room = self._states.get(Kind.ROOM, waiting.session) or {}
-            waiting.named = named and room.get("fname") != after.get("name")
+            waiting.named = _new_name_is_due(self._states.get(Kind.ROOM, waiting.session), after)
             self._note_part(waiting, Part.VISITOR, change)
             return
-        saved = {"at": change.cluster_time, "named": named}
-        self._states.put(Kind.VISITOR, change.id, {**after, documents.SAVED: saved})
+        self._states.put(Kind.VISITOR, change.id, {**after, documents.SAVED: {"at": _made_at(change)}})
 
     def _take_message(self, change: Change) -> None:
         if change.operation == "update":
@@ -245,17 +244,17 @@ class Composer:
         self._emit(Transition(EventType.EDIT, event_id, after, transcript=True, awaits=Awaits.VISITOR_UPDATE), change)
         for waiting in self._intents.of_type(EventType.EDIT, session=str(change.id)):
             waiting.parts.add(part)
-            self._find_saved_visitor(waiting, after)
+            self._find_saved_visitor(waiting, change, after)
             self._note_part(waiting, part, change)
 
-    def _find_saved_visitor(self, waiting: Waiting, room: Document) -> None:
-        """The visitor's half of a save may have come first."""
+    def _find_saved_visitor(self, waiting: Waiting, change: Change, room: Document) -> None:
+        """The visitor's half of a save may have come first: both are made at the same moment."""
         visitor = self._states.get(Kind.VISITOR, waiting.visitor)
         saved = (visitor or {}).get(documents.SAVED)
-        if visitor is None or saved is None or waiting.started > self._intents.limit(saved["at"]):
+        if visitor is None or saved is None or abs(_made_at(change) - saved["at"]) > _ONE_SAVE:
             return
         waiting.parts.add(Part.VISITOR)
-        waiting.named = bool(saved["named"]) and room.get("fname") != visitor.get("name")
+        waiting.named = _new_name_is_due(room, visitor)
         self._states.put(Kind.VISITOR, waiting.visitor, _unmarked(visitor))
 
     def _note_part(self, waiting: Waiting, part: Part, change: Change) -> None:
@@ -340,6 +339,15 @@ class Composer:
                 log.warning("compose.server_version_unknown", note=note)
             else:
                 log.info("compose.server_version", version=version)
+
+
+def _new_name_is_due(room: Document | None, visitor: Document) -> bool:
+    """Whether the room has yet to get the name of its visitor, which a save gives it last."""
+    return bool(visitor.get("name")) and (room or {}).get("fname") != visitor.get("name")
+
+
+def _made_at(change: Change) -> datetime:
+    return change.updated_at if isinstance(change.updated_at, datetime) else change.wall_time
 
 
 def _unmarked(document: Mapping[str, Any]) -> dict[str, Any]:

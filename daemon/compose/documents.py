@@ -74,11 +74,11 @@ ARBITRARY_AGENT = "arbitrary agent"
 # Marks on a room: the agent before the last change of `servedBy`, and a transfer that no event has used yet ({_id, ts}).
 SERVED_BEFORE = "~servedBefore"
 TRANSFER = "~transfer"
-# Mark on a visitor: the last update, which may be half of a save ({at, named}).
+# Mark on a visitor: when the last update was made that may be half of a save ({at}).
 SAVED = "~saved"
 
 # Fields of a visitor that the widget and the routing write, never the saving of a guest or of a lead.
-NOT_A_SAVE = ("status", "lastChat", "lastAgent", "activity")
+NOT_A_SAVE = ("status", "lastChat", "lastAgent", "activity", "department")
 
 FOLDED = (
     Folded(

@@ -26,25 +26,24 @@ class Gatherer:
         self._arbitrary_agent = arbitrary_agent
         self._prepared = False
 
-    async def gather(self, batch: Batch) -> dict[str, dict[str, Any]]:
-        """Have what `batch` needs; gives the messages that it edits, by id, as they were before."""
+    async def gather(self, batch: Batch, waiting: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Have what `batch` and the events that wait in these rooms need; gives the messages that it edits, by id, as before."""
         changes = batch.changes
         at = _before(changes[0].cluster_time) if changes else batch.position.cluster_time
         if not self._prepared:
             await self._prepare(at)
             self._prepared = True
-        if not changes:
-            return {}
         edited = await self._edited_messages(changes, at)
-        rooms = self._rooms(changes, edited)
+        queued = _of([change for change in changes if change.updated.get("status") == "queued"], Kind.INQUIRY)
+        await self._states.ensure(Kind.INQUIRY, queued - _inserted(changes, Kind.INQUIRY), at)
+        entries = [self._states.get(Kind.INQUIRY, inquiry) or {} for inquiry in queued]
+        rooms = self._rooms(changes, edited) | _texts(entry.get("rid") for entry in entries) | set(waiting)
         await self._states.ensure(Kind.ROOM, rooms - _inserted(changes, Kind.ROOM), at)
         visitors, agents = self._people(changes, rooms)
         await self._states.ensure(Kind.VISITOR, visitors - _inserted(changes, Kind.VISITOR), at)
         await self._states.ensure(Kind.USER, agents, at)
         for kind in (Kind.VISITOR, Kind.USER):
             await self._states.recall(kind, _of(changes, kind) - _inserted(changes, kind))
-        queued = _of([change for change in changes if change.updated.get("status") == "queued"], Kind.INQUIRY)
-        await self._states.ensure(Kind.INQUIRY, queued - _inserted(changes, Kind.INQUIRY), at)
         return edited
 
     async def _prepare(self, at: Timestamp) -> None:

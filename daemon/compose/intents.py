@@ -78,6 +78,10 @@ class OpenIntents:
             ):
                 yield waiting
 
+    def sessions(self) -> set[str]:
+        """The sessions of those that wait."""
+        return {waiting.session for waiting in self._waiting.values()}
+
     def limit(self, started: Timestamp) -> Timestamp:
         """The stream time at which something that started then is overdue."""
         return Timestamp(started.time + int(self._settle_s) + 1, 0)

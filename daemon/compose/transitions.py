@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from typing import Any
 
@@ -19,6 +19,7 @@ from daemon.model import Change, Document, EventType
 
 TO_AGENT = frozenset({"agent", "autoTransferUnansweredChatsToAgent"})
 TO_DEPARTMENT = frozenset({"department", "queue"})
+_CREATION = timedelta(seconds=10)  # room and queue entry are made one after the other
 _EDITED = ("topic", "tags", "livechatData", "priorityId", "slaId")
 
 
@@ -87,6 +88,8 @@ def of_inquiry(change: Change, before: Document | None, room: Document, server: 
     else:
         return []
     event_id = f"{EventType.SESSION_QUEUED}:{room['_id']}:{at}"
+    if change.operation == "insert" and server.queued_as_created and _is_new(room, change.document or {}):
+        room = {**room, "lm": room.get("ts")}  # the room as its creation returned it
     return [Transition(EventType.SESSION_QUEUED, event_id, room, transcript=True)]
 
 
@@ -114,9 +117,14 @@ def of_lead(change: Change, room: Document, *, matches: bool) -> Transition:
 
 def remember(change: Change, before: Document | None, room: dict[str, Any]) -> dict[str, Any]:
     """`room` after a change, with the marks that later changes need."""
-    if change.operation == "insert" or (not touches(change, "servedBy") and "servedBy" not in change.removed):
+    if change.operation == "insert":
         return room
-    return {**room, SERVED_BEFORE: (before or {}).get("servedBy")}
+    marks: dict[str, Any] = {}
+    if touches(change, "servedBy") or "servedBy" in change.removed:
+        marks[SERVED_BEFORE] = (before or {}).get("servedBy")
+    if TRANSFER in room and _is_queued_again(change):
+        marks[TRANSFER] = None  # a transfer changes the department before it queues, or not at all
+    return {**room, **marks} if marks else room
 
 
 def remember_transfer(message: Document, room: dict[str, Any]) -> dict[str, Any] | None:
@@ -148,8 +156,14 @@ def edits_name(change: Change) -> bool:
 
 
 def can_be_save(change: Change) -> bool:
-    """Whether an update of a visitor can be half of the saving of a guest, or the saving of a lead."""
+    """Whether an update of a visitor can be half of the saving of a guest."""
     return change.operation == "update" and not any(touches(change, name) for name in NOT_A_SAVE)
+
+
+def can_save_lead(change: Change) -> bool:
+    """Whether an update of a visitor can be the saving of a lead, which changes nothing when the address was known already."""
+    keys = {key.partition(".")[0] for key in (*change.updated, *change.removed)}
+    return change.operation == "update" and keys <= {"_updatedAt", "visitorEmails", "phone"}
 
 
 def is_closing_message(message: Document) -> bool:
@@ -198,6 +212,12 @@ def _is_queued_again(change: Change) -> bool:
     inquiry.
     """
     return ("servedBy" in change.removed or touches(change, "queuedAt")) and "open" not in change.updated
+
+
+def _is_new(room: Document, inquiry: Document) -> bool:
+    """Whether a queue entry came with its room, not with the re-opening of an old one."""
+    created, entered = room.get("ts"), inquiry.get("ts")
+    return isinstance(created, datetime) and isinstance(entered, datetime) and entered - created < _CREATION
 
 
 def _forwarded_to_agent(message: Document, room: Document) -> list[Transition]:

@@ -18,6 +18,8 @@ class Behaviour:
 
     queued_for_every_new_room: bool
     """Queued comes for every new room, also when an agent is assigned at once."""
+    queued_as_created: bool
+    """Queued of a new room tells it as it was created, though other writes come before the queue entry."""
     closing_comment_is_message: bool
     """The closing comment comes as a `Message` too."""
     department_on_start: bool
@@ -33,6 +35,7 @@ class Behaviour:
 # From the first release to before the second.
 _SWITCHES: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
     "queued_for_every_new_room": (_ALWAYS, (6, 11)),
+    "queued_as_created": ((6, 11), (7, 0)),
     "closing_comment_is_message": (_ALWAYS, (6, 12)),
     "department_on_start": ((6, 7), _NEVER),
     "contact_early_and_null": (_ALWAYS, (6, 6)),
