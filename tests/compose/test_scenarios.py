@@ -920,8 +920,17 @@ async def test_an_update_before_a_save_is_not_taken_for_half_of_it(before: Calla
 WIDGET: dict[str, dict[str, Any]] = {"a field": {"livechatData.plan": "gold"}, "a department": {"department": SUPPORT}}
 
 
-@pytest.mark.xfail(strict=True, reason="fields and departments that the widget sets count as the saving of a guest")
-@pytest.mark.parametrize("sets", WIDGET.values(), ids=WIDGET)
+@pytest.mark.parametrize(
+    "sets",
+    [
+        pytest.param(
+            WIDGET["a field"],
+            marks=pytest.mark.xfail(strict=True, reason="a save can set a field too: nothing tells the two apart"),
+            id="a field",
+        ),
+        pytest.param(WIDGET["a department"], id="a department"),
+    ],
+)
 async def test_the_widget_between_the_halves_of_a_save_is_no_part_of_it(sets: dict[str, Any]) -> None:
     def story(traffic: Traffic) -> None:
         chat = closed_chat(traffic)
