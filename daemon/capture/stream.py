@@ -128,7 +128,8 @@ class ChangeStream:
         )
         async for attempt in self._retrying():
             with attempt:
-                await self._check_collections()
+                if not self._ever_open:  # later it may be dropped and restored under the running relay
+                    await self._check_collections()
                 reply: Document = await self._database.command(
                     "aggregate",
                     1,
