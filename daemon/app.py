@@ -48,7 +48,7 @@ def _policy(endpoint: EndpointSection) -> RetryPolicy:
     retry = endpoint.retry
     return RetryPolicy(
         tries=retry.tries,
-        waits=retry.wait,
+        waits=retry.waits,
         jitter=retry.jitter,
         any_2xx=endpoint.success == "2xx",
         final=frozenset(retry.final),

@@ -18,6 +18,7 @@ import click
 from daemon import deliveries, log
 from daemon.app import App
 from daemon.compose.payload.schemas import payload_schema
+from daemon.compose.versions import OLDEST, parse
 from daemon.config import Config, load
 from daemon.config_example import example
 from daemon.errors import ConfigurationError, DaemonError
@@ -72,6 +73,9 @@ def config_schema(payload: str | None, profile: str, server_version: str | None)
     if payload is None:
         schema = Config.model_json_schema()
     else:
+        release = parse(server_version)
+        if server_version is not None and (release is None or release < OLDEST):
+            raise click.BadParameter("write a version from 6.0 on, such as 6.5", param_hint="--server-version")
         schema = payload_schema(EventType(payload), Profile(profile), server_version)
     click.echo(json.dumps(schema, indent=2, ensure_ascii=False))
 

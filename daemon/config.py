@@ -39,6 +39,7 @@ from daemon.model import EventType, Profile
 
 ENVIRONMENT_PREFIX = "LIVECHAT_RELAY_"
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_YAML_HINT = "mend that line; look for dates that do not exist, values marked with !!, and quotes or brackets that are left open"
 _LONGEST_DURATION_S = 3650 * 86400.0
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OWN_HEADERS = ("content-type", "content-length", "host", "transfer-encoding", "x-rocketchat-livechat-token")
@@ -54,7 +55,7 @@ def parse_duration(value: object) -> timedelta:
     seconds = float(match[1]) * _UNITS[match[2]]
     if seconds > _LONGEST_DURATION_S or 0 < seconds < _UNITS["ms"]:
         raise ValueError("must be between 1ms and 3650d")
-    return timedelta(seconds=seconds)
+    return timedelta(milliseconds=round(seconds * 1000))
 
 
 def format_duration(value: timedelta) -> str:
@@ -202,16 +203,12 @@ class RelaySection(Section):
     """How long requests in flight may finish when the relay is told to stop. The rest is sent after the next start."""
 
 
-def _one_or_more(value: object) -> object:
-    return value if isinstance(value, list | tuple) else (value,)
-
-
 class RetrySection(Section):
     """When a try fails."""
 
     tries: int = Field(default=10, ge=1, le=1000)
     """How many tries an event gets before it is kept as a dead letter."""
-    wait: Annotated[tuple[PositiveDuration, ...], BeforeValidator(_one_or_more), Field(min_length=1)] = (timedelta(seconds=10),)
+    wait: PositiveDuration | Annotated[tuple[PositiveDuration, ...], Field(min_length=1)] = timedelta(seconds=10)
     """The wait between two tries: one for all, or a list, of which the last one is repeated."""
     jitter: float = Field(default=0.0, ge=0.0, le=1.0)
     """How much of a wait may be added at random, as a share of it."""
@@ -225,6 +222,11 @@ class RetrySection(Section):
     """How often an endpoint that is down is tried. When an event has used up its tries by errors, time-outs or 5xx, and the
     endpoint took nothing else meanwhile, the endpoint is down: its events wait, in their order and without losing tries,
     until it is back. 0s switches that off: such an event is dead."""
+
+    @property
+    def waits(self) -> tuple[timedelta, ...]:
+        """The waits after the first, second, ... failed try; the last one is repeated."""
+        return self.wait if isinstance(self.wait, tuple) else (self.wait,)
 
 
 class EndpointSection(Section):
@@ -456,7 +458,7 @@ def load(path: Path) -> Config:
     try:
         data = YAML(typ="rt").load(text)
     except (YAMLError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"{path} is not valid YAML: {_yaml_fault(error)}", hint="mend that line") from None
+        raise ConfigurationError(f"{path} is not valid YAML: {_yaml_fault(error)}", hint=_YAML_HINT) from None
     if data is None:
         data = {}
     if not isinstance(data, dict):
@@ -467,7 +469,8 @@ def load(path: Path) -> Config:
     try:
         config = Config(**data)
     except ValidationError as error:
-        faults = [_describe(fault, data) for fault in error.errors(include_url=False)]
+        # A value that fits no branch of a union is told once.
+        faults = list({text.partition(":")[0]: text for text in reversed(_texts(error, data))}.values())[::-1]
         raise ConfigurationError(_list(path, faults), hint="mend these and start again") from error
     except SettingsError as error:
         raise ConfigurationError(f"an environment variable cannot be read: {error}", hint="lists are written as JSON") from error
@@ -475,6 +478,10 @@ def load(path: Path) -> Config:
     if faults:
         raise ConfigurationError(_list(path, faults), hint="mend these and start again")
     return config
+
+
+def _texts(error: ValidationError, data: Mapping[str, Any]) -> list[str]:
+    return [_describe(fault, data) for fault in error.errors(include_url=False)]
 
 
 def _yaml_fault(error: Exception) -> str:
@@ -503,7 +510,7 @@ def _list(path: Path, faults: list[str]) -> str:
 
 def _describe(fault: ErrorDetails, data: Mapping[str, Any]) -> str:
     # Beside keys pydantic lists the branches of a union that it tried.
-    branches = ("function-", "literal[", "datetime")
+    branches = ("function-", "literal[", "datetime", "tuple[")
     location = [part for index, part in enumerate(fault["loc"]) if not (index and str(part).startswith(branches))]
     key = ".".join(str(part) for part in location)
     if fault["type"] == "extra_forbidden":

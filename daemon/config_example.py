@@ -65,14 +65,14 @@ def _text(value: Any) -> str:
             return str(value.value)
         case ByteSize():
             return value.human_readable(decimal=True, separator="").replace(".0", "")
-        case (timedelta(),):
-            return format_duration(value[0])
         case tuple() | list():
             return f"[{', '.join(_text(item) for item in value)}]"
         case dict():
             return "{}"
         case bool():
             return str(value).lower()
+        case str() if value.isdigit():
+            return f'"{value}"'
         case str() | int() | float() | Path():
             return str(value)
         case _ if value is PydanticUndefined:

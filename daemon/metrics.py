@@ -77,7 +77,7 @@ class Metrics:
         self.dead = Gauge("livechat_relay_outbox_dead", "Dead letters kept, by endpoint.", ["endpoint"], registry=self.registry)
         self.attempts = Counter(
             "livechat_relay_relay_attempts",
-            "Attempts, by endpoint and outcome: delivered, status, timeout, unreachable.",
+            "Attempts, by endpoint and outcome: delivered, status, timeout, unreachable, broken.",
             ["endpoint", "outcome"],
             registry=self.registry,
         )

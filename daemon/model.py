@@ -210,7 +210,15 @@ class Unreachable:
     duration_s: float
 
 
-Outcome = Answered | TimedOut | Unreachable
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The attempt failed in the relay itself, before or after the endpoint."""
+
+    error: str
+    duration_s: float
+
+
+Outcome = Answered | TimedOut | Unreachable | Broken
 
 
 @dataclass(frozen=True, slots=True)

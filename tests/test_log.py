@@ -125,7 +125,6 @@ def test_an_exception_comes_with_its_trace(lines: Lines) -> None:
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-@pytest.mark.xfail(strict=True, reason="structlog writes the local variables of every frame unless told not to")
 def test_the_trace_holds_no_values_of_variables(capsys: pytest.CaptureFixture[str], log_format: str) -> None:
     log.configure("info", log_format)
     secret = "hunt" + "er2"
@@ -137,9 +136,6 @@ def test_the_trace_holds_no_values_of_variables(capsys: pytest.CaptureFixture[st
 
 
 class TestLibraries:
-    BROKEN = pytest.mark.xfail(strict=True, reason="`logger` is an argument of structlog's own: every message is a TypeError")
-
-    @BROKEN
     def test_warnings_pass_through(self, lines: Lines) -> None:
         logging.getLogger("pymongo.client").warning("careful: %s", "x")
         (line,) = lines()
@@ -148,7 +144,7 @@ class TestLibraries:
             "event": "library.message",
             "level": "warning",
             "stage": "library",
-            "logger": "pymongo.client",
+            "library": "pymongo.client",
             "message": "careful: x",
         }
 
@@ -157,13 +153,11 @@ class TestLibraries:
         logging.getLogger("aiohttp.access").info("GET /")
         assert lines() == []
 
-    @BROKEN
     def test_a_long_message_is_cut(self, lines: Lines) -> None:
         logging.getLogger("aiohttp.server").error("x" * 100_000)
         (line,) = lines()
         assert len(line["message"]) == 500
 
-    @BROKEN
     def test_an_exception_is_named(self, lines: Lines) -> None:
         try:
             broken("x")
@@ -173,7 +167,6 @@ class TestLibraries:
         assert "ValueError" in json.dumps(line)
         assert "what the visitor wrote" not in json.dumps(line)
 
-    @BROKEN
     @pytest.mark.parametrize(
         ("level", "message", "values"),
         [(logging.WARNING, "%d", ("no number",)), (35, "a level of its own", ()), (logging.CRITICAL, "the worst", ())],

@@ -35,7 +35,7 @@ class ChannelPosts:
         offline = parse_offline_post(str(message["msg"]), language if isinstance(language, str) and language else None)
         if offline is None:
             return []
-        traits = Traits(departments=frozenset(filter(None, [offline.department])), tags=None)
+        traits = Traits(departments=self._departments(offline.department))
         endpoints = self._endpoints.of(EventType.OFFLINE_MESSAGE, traits)
         if not endpoints:
             return []
@@ -56,6 +56,13 @@ class ChannelPosts:
                 pairing=pairing(Way.CHANNEL, post),
             )
         ]
+
+    def _departments(self, name: str | None) -> frozenset[str] | None:
+        """The department that the post names, by name and id; a post without one tells nothing."""
+        if name is None:
+            return None
+        same = {str(department["_id"]) for department in self._states.all(Kind.DEPARTMENT) if department.get("name") == name}
+        return frozenset(same | {name})
 
     def _channels(self) -> set[object]:
         names: set[object] = {self._setting(documents.OFFLINE_CHANNEL)}

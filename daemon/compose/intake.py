@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -37,6 +38,17 @@ class RefusedError(Exception):
     """What came is no offline message; the text says what is wrong with it."""
 
 
+def _without_half_characters(content: bytes) -> bytes:
+    """JavaScript writes half of a surrogate pair as an escape, which is no Unicode text: it becomes U+FFFD."""
+    if b"\\ud" not in content.lower():
+        return content
+    try:
+        text = json.dumps(json.loads(content), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return content  # refused by the validation, with a reason
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
+
+
 def offline_event(content: bytes, endpoints: Endpoints, received_at: datetime) -> NewEvent:
     """The event of a webhook body. Raises `RefusedError`.
 
@@ -44,7 +56,7 @@ def offline_event(content: bytes, endpoints: Endpoints, received_at: datetime) -
     department let it through rather than lose it.
     """
     try:
-        webhook = _Webhook.model_validate_json(content)
+        webhook = _Webhook.model_validate_json(_without_half_characters(content))
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}" for fault in error.errors(include_input=False)]
         raise RefusedError("; ".join(faults[:5])) from None

@@ -152,7 +152,7 @@ def _javascript_order(value: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
 
 
 def _is_index(key: str) -> bool:
-    return key.isascii() and key.isdigit() and str(int(key)) == key and int(key) < 2**32 - 1
+    return len(key) <= 10 and key.isascii() and key.isdigit() and str(int(key)) == key and int(key) < 2**32 - 1
 
 
 def _number(value: float) -> Any:

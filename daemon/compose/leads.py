@@ -11,6 +11,10 @@ from daemon.log import get_logger
 _TIME_LIMIT_S = 0.2  # patterns are the administrator's, texts are anybody's: together they may take for ever
 _SPACE = r"[\t\n\v\f\r \xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]"
 
+_OUTSIDE_CLASS = {"$": r"\Z", ".": r"[^\n\r\u2028\u2029]"}
+_NAMED_REFERENCE = regex.compile(r"\\k<(\w+)>")
+_QUANTIFIER = regex.compile(r"\{\d+(?:,\d*)?\}")
+
 log = get_logger("compose")
 
 
@@ -40,27 +44,37 @@ def _compile(pattern: str, flags: int) -> regex.Pattern[str] | None:
 
 
 def _from_javascript(pattern: str) -> str:
-    r"""The pattern in Python's terms: `$` is only the very end, `\s` is JavaScript's, `(?<name>` is `(?P<name>`."""
+    r"""The pattern in Python's terms.
+
+    `$` is only the very end, `.` and `\s` are JavaScript's, `{` is a quantifier only where it is one.
+    """
     result: list[str] = []
     in_class = False
     position = 0
     while position < len(pattern):
-        char = pattern[position]
-        pair = pattern[position : position + 2]
+        char, rest = pattern[position], pattern[position:]
+        step = 1
         if char == "\\":
-            result.append(_escape(pair, in_class=in_class))
-            position += len(pair)
-            continue
-        if in_class:
+            step = len(rest[:2])
+            name = None if in_class else _NAMED_REFERENCE.match(rest)
+            if name is not None:
+                step = name.end()
+            result.append(_escape(rest[:2], in_class=in_class) if name is None else f"(?P={name[1]})")
+        elif in_class:
             in_class = char != "]"
             # Nested sets are an extension that JavaScript does not know.
             result.append("\\[" if char == "[" else char)
-        elif char == "$":
-            result.append(r"\Z")
+        elif rest.startswith("[^]"):
+            step = 3
+            result.append("(?s:.)")
+        elif rest.startswith("[]"):
+            step = 2
+            result.append("(?!)")
         else:
             in_class = char == "["
-            result.append(char)
-        position += 1
+            literal = char == "{" and _QUANTIFIER.match(rest) is None
+            result.append("\\{" if literal else _OUTSIDE_CLASS.get(char, char))
+        position += step
     return "".join(result)
 
 

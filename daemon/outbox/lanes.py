@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from daemon.model import (
     Answered,
     Body,
+    Broken,
     Dead,
     Delivered,
     Delivery,
@@ -248,3 +249,5 @@ def _columns(outcome: Outcome) -> tuple[float, str, int | None, str | None, byte
             return duration, "timeout", None, "no answer in time", None
         case Unreachable(error, duration):
             return duration, "unreachable", None, error, None
+        case Broken(error, duration):
+            return duration, "broken", None, error, None

@@ -88,7 +88,7 @@ MIGRATIONS = (
         retry INTEGER NOT NULL DEFAULT 0,       -- 1: the head failed before
         PRIMARY KEY (endpoint, session)
     ) WITHOUT ROWID;
-    CREATE INDEX lanes_due ON lanes (endpoint, retry, due) WHERE due IS NOT NULL;
+    CREATE INDEX lanes_due ON lanes (endpoint, retry, due, sequence) WHERE due IS NOT NULL;
     CREATE INDEX lanes_of_event ON lanes (sequence);
 
     CREATE TABLE endpoints (
@@ -123,7 +123,7 @@ MIGRATIONS = (
         number INTEGER NOT NULL,
         started_at REAL NOT NULL,
         duration REAL,                  -- seconds; NULL: in flight, or interrupted
-        outcome TEXT,                   -- answered, timeout, unreachable, interrupted; NULL: in flight
+        outcome TEXT,                   -- answered, timeout, unreachable, broken, interrupted; NULL: in flight
         status INTEGER,
         error TEXT,
         answer BLOB,                    -- the beginning of the answer's body

@@ -14,6 +14,7 @@ from daemon.log import get_logger
 from daemon.metrics import Metrics
 from daemon.model import (
     Answered,
+    Broken,
     Dead,
     Delivered,
     Delivery,
@@ -226,7 +227,7 @@ class Lanes:
         except Exception as error:
             # A defect met by one event must not stop the others: it is one failed try of this event.
             log.exception("relay.attempt_broken", endpoint=self._endpoint, event_id=delivery.event_id)
-            return Unreachable(f"{type(error).__name__}: {error}"[:300], 0.0)
+            return Broken(f"{type(error).__name__}: {error}"[:300], 0.0)
 
     def _answer(self, delivery: Delivery, outcome: Outcome) -> bytes | None:
         if not isinstance(outcome, Answered):
@@ -271,3 +272,5 @@ def _label(outcome: Outcome, verdict: Verdict) -> str:
             return "timeout"
         case Unreachable():
             return "unreachable"
+        case Broken():
+            return "broken"

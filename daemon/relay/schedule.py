@@ -18,7 +18,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import assert_never
 
-from daemon.model import Answered, Dead, Delivered, Delivery, Outcome, RetryAt, Suspended, TimedOut, Unreachable, Verdict
+from daemon.model import Answered, Broken, Dead, Delivered, Delivery, Outcome, RetryAt, Suspended, TimedOut, Unreachable, Verdict
 
 _LONGEST_RETRY_AFTER = timedelta(hours=1)
 _OUTAGE_STATUSES = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
@@ -79,6 +79,8 @@ def is_outage(outcome: Outcome) -> bool:
             return status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _OUTAGE_STATUSES
         case TimedOut() | Unreachable():
             return True
+        case Broken():
+            return False
         case _:
             assert_never(outcome)
 
@@ -90,7 +92,7 @@ def describe(outcome: Outcome) -> str:
             return f"answered {status}"
         case TimedOut(duration):
             return f"no answer within {duration:.1f} s"
-        case Unreachable(error):
+        case Unreachable(error) | Broken(error):
             return error
         case _:
             assert_never(outcome)

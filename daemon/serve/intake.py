@@ -26,7 +26,7 @@ class Intake:
 
     async def handle(self, request: web.Request) -> web.Response:
         """One webhook: 200 stored, 401 wrong token, 413 too large, 422 no offline message, 503 cannot be stored now."""
-        if not hmac.compare_digest(request.headers.get(_TOKEN, "").encode(), self._token):
+        if not hmac.compare_digest(request.headers.get(_TOKEN, "").encode("utf-8", "surrogateescape"), self._token):
             return self._refuse(401, f"the header {_TOKEN} is not the token in intake.secret_token")
         try:
             content = await request.read()

@@ -6,13 +6,16 @@ What depends on the signature of a part under test stands here once, so that the
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace as with_changes
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, Literal, NamedTuple, cast
 
 import orjson
 from bson.timestamp import Timestamp
+from jsonschema import Draft202012Validator, FormatChecker
 
 from daemon.compose import documents, transitions
 from daemon.compose.composer import Composer
@@ -23,6 +26,7 @@ from daemon.compose.match import Endpoints
 from daemon.compose.payload.context import Context
 from daemon.compose.payload.messages import file_ids
 from daemon.compose.payload.offline import OfflinePost, build_offline
+from daemon.compose.payload.schemas import payload_schema
 from daemon.compose.payload.session import build
 from daemon.compose.versions import behaviour
 from daemon.config import EndpointSection
@@ -434,13 +438,38 @@ def context(event_type: EventType = EventType.SESSION, **more: Any) -> Context:
 def payload(
     profile: Profile, of: Context, *messages: Document, uploads: Sequence[Json] = (), plain: bool = True
 ) -> dict[str, Any]:
-    """The payload as a receiver reads it (`plain`), else as it is before it becomes JSON."""
+    """The payload as a receiver reads it (`plain`), else as it is before it becomes JSON. It is as its schema says."""
     content = build(profile, of, messages, {upload["_id"]: upload for upload in uploads})
-    return cast("Json", orjson.loads(encode(content).content)) if plain else content
+    read = cast("Json", orjson.loads(encode(content).content))
+    validator(of.type, profile, of.version).validate(read)
+    return read if plain else content
 
 
 def offline_payload(*, name: str | None, email: str, text: str, seconds: float) -> Body:
-    return encode(build_offline(OfflinePost(moment(seconds), name, email, text)))
+    body = encode(build_offline(OfflinePost(moment(seconds), name, email, text)))
+    for profile in Profile:
+        validator(EventType.OFFLINE_MESSAGE, profile).validate(orjson.loads(body.content))
+    return body
+
+
+@cache
+def validator(event_type: EventType, profile: Profile, version: str | None = None) -> Draft202012Validator:
+    """Checks payloads against their schema, formats of dates included."""
+    schema = payload_schema(event_type, profile, version)
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator(schema, format_checker=FORMATS)
+
+
+FORMATS = FormatChecker(())
+
+
+@FORMATS.checks("date-time", raises=ValueError)
+def _is_date(value: object) -> bool:
+    """As JavaScript writes dates, which is one of the ways of RFC 3339."""
+    if isinstance(value, str):
+        datetime.fromisoformat(value)
+        return re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", value) is not None
+    return True
 
 
 def needed_uploads(*messages: Document) -> set[str]:

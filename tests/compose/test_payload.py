@@ -249,8 +249,8 @@ def test_a_null_inside_custom_fields_is_passed_on() -> None:
         (False, ABSENT),
         (None, ABSENT),
         (ABSENT, ABSENT),
-        pytest.param({}, {}, marks=pytest.mark.xfail(strict=True, reason="true for JavaScript, false for Python")),
-        pytest.param([], [], marks=pytest.mark.xfail(strict=True, reason="true for JavaScript, false for Python")),
+        ({}, {}),
+        ([], []),
     ],
     ids=[
         "text",
@@ -673,17 +673,7 @@ def test_a_file_without_a_name_has_an_empty_link(profile: Profile, protection: J
     assert found["fileUpload"] == {"publicFilePath": "", "type": "image/jpeg", "size": 48213}
 
 
-@pytest.mark.parametrize(
-    "protection",
-    [
-        pytest.param(PROTECTED, id="protected"),
-        pytest.param(
-            {},
-            id="open",
-            marks=pytest.mark.xfail(strict=True, reason="the second question mark cuts the links of open files too"),
-        ),
-    ],
-)
+@pytest.mark.parametrize("protection", [PROTECTED, {}], ids=["protected", "open"])
 def test_a_link_ends_at_the_second_question_mark(protection: Json) -> None:
     found = sent(NATIVE, file_message(), uploads=(upload(name="a?b?c.png"),), settings={**SITE, **protection})
 

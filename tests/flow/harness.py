@@ -9,17 +9,21 @@ import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import aiohttp
+from jsonschema import Draft202012Validator
 from ruamel.yaml import YAML
 
 from daemon.app import App
+from daemon.compose.payload.schemas import payload_schema
 from daemon.config import Config, load
 from daemon.demo.child import free_port
 from daemon.demo.receiver import Exchange, Receiver
+from daemon.model import EventType, Profile
 
 TOKEN = "s3cret"
 _PATIENCE_S = 20.0
@@ -138,7 +142,17 @@ def accepted(receiver: Receiver) -> list[Exchange]:
 
 
 def payloads(receiver: Receiver) -> list[dict[str, Any]]:
-    return [exchange.received.payload for exchange in accepted(receiver)]
+    """What the receiver took, each checked against the schema of the profile `native`."""
+    found: list[dict[str, Any]] = [exchange.received.payload for exchange in accepted(receiver)]
+    for payload in found:
+        _validator(EventType(payload["type"])).validate(payload)
+    return found
+
+
+@cache
+def _validator(event_type: EventType) -> Draft202012Validator:
+    schema = payload_schema(event_type, Profile.NATIVE)
+    return Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
 
 
 def query(folder: Path, statement: str) -> list[tuple[Any, ...]]:

