@@ -19,8 +19,9 @@ from daemon import deliveries, log
 from daemon.app import App
 from daemon.compose.payload.schemas import payload_schema
 from daemon.compose.versions import OLDEST, parse
-from daemon.config import Config, load
+from daemon.config import Config
 from daemon.config_example import example
+from daemon.config_file import load
 from daemon.errors import ConfigurationError, DaemonError
 from daemon.model import EventType, Profile
 

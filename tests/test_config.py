@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from daemon.config import Config, Duration, format_duration, load, redact_url
+from daemon.config import Config, Duration, format_duration, redact_url
 from daemon.config_example import example
+from daemon.config_file import load
 from daemon.errors import ConfigurationError
 from daemon.model import EventType, Profile
 

@@ -20,7 +20,8 @@ from ruamel.yaml import YAML
 
 from daemon.app import App
 from daemon.compose.payload.schemas import payload_schema
-from daemon.config import Config, load
+from daemon.config import Config
+from daemon.config_file import load
 from daemon.demo.child import free_port
 from daemon.demo.receiver import Exchange, Receiver
 from daemon.model import EventType, Profile
