@@ -14,7 +14,7 @@ test check: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 # Figures of the relay on this machine, about a minute.
 bench: $(VENV)/ready

@@ -74,7 +74,7 @@ CURRENT = {ORIGIN, ROOM_TOKEN, START}
         ("6", CURRENT),
         ("v6.0", CURRENT),
     ],
-    ids=str,
+    ids=lambda value: ",".join(sorted(value)) if isinstance(value, set) else str(value),
 )
 def test_what_a_release_does(version: str | None, does: set[str]) -> None:
     assert {name for name, done in asdict(behaviour(version)).items() if done} == does
