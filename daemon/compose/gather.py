@@ -42,7 +42,7 @@ class Gatherer:
         visitors, agents = self._people(changes, rooms)
         await self._states.ensure(Kind.VISITOR, visitors - _inserted(changes, Kind.VISITOR), at)
         await self._states.ensure(Kind.USER, agents, at)
-        for kind in (Kind.VISITOR, Kind.USER):
+        for kind in (Kind.VISITOR, Kind.USER, Kind.INQUIRY):
             await self._states.recall(kind, _of(changes, kind) - _inserted(changes, kind))
         return edited
 
