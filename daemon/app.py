@@ -20,7 +20,7 @@ from daemon.compose.intake import offline_event
 from daemon.compose.lookup import Lookup
 from daemon.compose.match import Endpoints
 from daemon.config import Config, EndpointSection, redact_url
-from daemon.errors import DaemonError, PositionLostError
+from daemon.errors import DaemonError, PositionLostError, first_error
 from daemon.log import get_logger
 from daemon.metrics import Metrics
 from daemon.model import Position
@@ -38,10 +38,19 @@ from daemon.service import ServiceManager
 _OBSERVE_EVERY_S = 5.0
 _PRUNE_EVERY_S = 3600.0
 _LOOK_EVERY_S = 30.0  # whether the outbox is crowded
+_CLOSE_S = 1.0
 _CROWDED = 0.8  # of outbox.max_size
 _PRUNE_PAUSE_S = 0.05
 
 log = get_logger("app")
+
+
+async def _close(close: Callable[[], None]) -> None:
+    """Closing waits for a server that is looked for; nothing is lost by not waiting with it."""
+    try:
+        await asyncio.wait_for(asyncio.to_thread(close), _CLOSE_S)
+    except TimeoutError:
+        log.debug("relay.mongodb_not_closed")
 
 
 def _policy(endpoint: EndpointSection) -> RetryPolicy:
@@ -69,6 +78,7 @@ class App:
         self._stopping = asyncio.Event()
         self._lanes: list[Lanes] = []
         self._manager = ServiceManager()
+        self._failure: DaemonError | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Relay until `stop` is set, then drain within `relay.grace`. Raises `DaemonError` (or a group of it) when it cannot
@@ -85,7 +95,7 @@ class App:
             if interrupted:
                 log.warning("relay.interrupted_attempts", count=interrupted, note="sent before the last stop, answer unknown")
             client = connect(connection_string)
-            stack.callback(client.close)
+            stack.push_async_callback(_close, client.close)
             lookup = Lookup(client, config.mongodb.database, where=where, clock=self._clock, metrics=self.metrics)
             await self._add_lanes(stack, outbox, lookup)
             server = Server(config.serve.address, self.health, self.metrics, self._intake(outbox))
@@ -110,7 +120,7 @@ class App:
 
     async def _run_loops(self, loops: dict[str, Callable[[], Awaitable[None]]], stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._guard(name, loop), name=name) for name, loop in loops.items()]
+            tasks = [group.create_task(self._guard(name, loop, stop), name=name) for name, loop in loops.items()]
             await stop.wait()
             self.health.stopping = True
             self._manager.stopping()
@@ -125,11 +135,32 @@ class App:
                     "relay.grace_over", loop=task.get_name(), note="what was in flight is sent again after the next start"
                 )
                 task.cancel()
+        if self._failure is not None:
+            raise self._failure
 
-    async def _guard(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
-        await loop()
-        if not self._stopping.is_set():
-            raise DaemonError(f"the loop {name!r} ended by itself", hint="this is a defect of the relay: please report it")
+    async def _guard(self, name: str, loop: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:
+        """A loop that cannot go on ends the relay, but in order: requests in flight would only be sent again after the next
+        start.
+        """
+        try:
+            await loop()
+        except DaemonError as error:
+            self._fail(error, stop)
+        except BaseExceptionGroup as group:
+            errors, others = group.split(DaemonError)
+            if others is not None or errors is None:
+                raise
+            self._fail(first_error(errors), stop)
+        else:
+            if not self._stopping.is_set():
+                hint = "this is a defect of the relay: please report it"
+                self._fail(DaemonError(f"the loop {name!r} ended by itself", hint=hint), stop)
+
+    def _fail(self, error: DaemonError, stop: asyncio.Event) -> None:
+        if self._failure is None:
+            log.error("relay.failed", error=str(error), hint=error.hint)
+            self._failure = error
+        stop.set()
 
     async def _add_lanes(self, stack: AsyncExitStack, outbox: SqliteOutbox, lookup: Lookup) -> None:
         for name, endpoint in self._config.endpoints.items():
@@ -175,6 +206,8 @@ class App:
                 await intake.run(position, self._stopping)
             except* PositionLostError as lost:
                 if self._config.capture.on_lost_position == "fail":
+                    if position.token is None:  # nothing was ever read from it: another capture.start may be tried
+                        await outbox.forget_position()
                     raise
                 position, gap = await flow.restart_position(stream, outbox)
                 log.error(  # noqa: TRY400 - the operator asked for it: no trace is needed

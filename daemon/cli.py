@@ -22,7 +22,7 @@ from daemon.compose.versions import OLDEST, parse
 from daemon.config import Config
 from daemon.config_example import example
 from daemon.config_file import load
-from daemon.errors import ConfigurationError, DaemonError
+from daemon.errors import ConfigurationError, DaemonError, first_error
 from daemon.model import EventType, Profile
 
 _CONFIG = click.option(
@@ -124,12 +124,7 @@ def _run_until_signal(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]
         errors = group.subgroup(DaemonError)
         if errors is None:
             raise
-        _end(_first(errors))
-
-
-def _first(group: BaseExceptionGroup[DaemonError]) -> DaemonError:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+        _end(first_error(errors))
 
 
 def _end(error: DaemonError) -> NoReturn:

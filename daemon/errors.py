@@ -25,3 +25,9 @@ class PositionLostError(DaemonError):
 
 class OutboxError(DaemonError):
     """The outbox file cannot be used: locked by another relay, written by a newer version, or not writable."""
+
+
+def first_error(group: BaseExceptionGroup[DaemonError]) -> DaemonError:
+    """The first error of a group of groups."""
+    error = group.exceptions[0]
+    return first_error(error) if isinstance(error, BaseExceptionGroup) else error

@@ -9,7 +9,7 @@ leaves.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -20,10 +20,10 @@ from daemon.compose.composer import Composer
 from daemon.compose.files import with_tokens
 from daemon.compose.json_text import with_answer
 from daemon.compose.lookup import Lookup
-from daemon.errors import DaemonError
+from daemon.errors import ConfigurationError, DaemonError
 from daemon.log import get_logger
 from daemon.metrics import Metrics
-from daemon.model import Batch, Commit, Delivery, Intent, Outcome, Position
+from daemon.model import Batch, Broken, Commit, Delivery, Intent, Outcome, Position
 from daemon.outbox.sqlite import SqliteOutbox
 from daemon.relay.lanes import Post
 from daemon.send.client import Sender
@@ -82,7 +82,9 @@ class Intake:
             async for batch in batches:
                 if not await self._room_on_disk(batch, stopping):
                     return
-                commit = await self._composer.compose(batch)
+                commit = await until_stopped(stopping, self._composer.compose(batch))
+                if commit is None:
+                    return
                 if self._worth_saving(commit):
                     await self._outbox.append(commit)
                     self._saved(commit)
@@ -95,9 +97,10 @@ class Intake:
             self._to_compose.clear()
             intents = await self._outbox.complete_intents(_COMPOSED_AT_ONCE)
             if intents:
-                await asyncio.gather(*(self._compose_intent(intent) for intent in intents))
-                self._backlog = max(0, self._backlog - len(intents))
+                await until_stopped(stopping, _all(self._compose_intent(intent) for intent in intents))
                 self._wake_relay()
+            # Events that were known already were counted too, so the count is a guess until there is nothing left.
+            self._backlog = max(0, self._backlog - len(intents)) if len(intents) == _COMPOSED_AT_ONCE else 0
             self._composed.set()
             if len(intents) < _COMPOSED_AT_ONCE:
                 await _either(stopping, self._to_compose, _POLL_S)
@@ -177,7 +180,10 @@ def way_to_endpoint(sender: Sender, lookup: Lookup, clock: Clock) -> Post:
         body = with_answer(delivery.body, delivery.answer)
         content = body.content
         if body.files:
-            content = with_tokens(body, await lookup.file_secret(), clock.now())
+            secret = await lookup.file_secret()
+            if secret is None:
+                return Broken("the secret for file links cannot be read from MongoDB", 0.0, counts=False)
+            content = with_tokens(body, secret, clock.now())
         return await sender.post(delivery, content)
 
     return post
@@ -191,6 +197,11 @@ async def until_stopped(stopping: asyncio.Event, work: Coroutine[Any, Any, T]) -
     return None
 
 
+async def _all(works: Iterable[Awaitable[None]]) -> bool:
+    await asyncio.gather(*works)
+    return True
+
+
 async def _once(work: Awaitable[T]) -> AsyncGenerator[T, None]:
     yield await work
 
@@ -200,7 +211,12 @@ async def start_position(stream: ChangeStream, outbox: SqliteOutbox, first: Posi
     position = await outbox.position()
     if position is not None:
         return position
-    position = first or await stream.current_position()
+    now = await stream.current_position()
+    if first is not None and first.cluster_time > now.cluster_time:
+        raise ConfigurationError(
+            "capture.start: this time is yet to come", hint="write `now`, or a time that MongoDB's oplog still reaches back to"
+        )
+    position = first or now
     await outbox.jump(position)
     return position
 

@@ -212,10 +212,11 @@ class Unreachable:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """The attempt failed in the relay itself, before or after the endpoint."""
+    """The attempt failed in the relay itself, before or after the endpoint; `counts` as a failed try, or not."""
 
     error: str
     duration_s: float
+    counts: bool = True
 
 
 Outcome = Answered | TimedOut | Unreachable | Broken

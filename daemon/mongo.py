@@ -37,6 +37,9 @@ _ANOTHER_REPLICA_SET = ("but this node belongs to a set named", "members availab
 _UNAUTHORIZED = 13
 _AUTHENTICATION_FAILED = {18, 8000}
 _TOO_LARGE = 10334
+# A server that stops, steps down or elects, or that another node cannot reach.
+_CHANGING = {6, 7, 89, 91, 134, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436}
+_MOST_REFUSALS = 5
 
 RIGHTS_HINT = (
     "give the user in mongodb.uri the role `read` on that database: "
@@ -82,7 +85,7 @@ def classify(error: PyMongoError, moment: Moment, where: str) -> DaemonError | N
             hint="check user, password and authSource in mongodb.uri or mongodb.uri_file",
         )
     if code == _TOO_LARGE:
-        return MongoError(
+        return PositionLostError(
             f"{where}: a change is larger than the 16 MB that a change stream can carry ({_name(error)})",
             hint="stop the writer of that document; then start once with capture.on_lost_position: restart",
         )
@@ -122,18 +125,24 @@ def describe(connection_string: str, database: str) -> str:
 
 
 def retrying(clock: Clock, where: str, moment: Moment, report: Callable[[BaseException], None]) -> AsyncRetrying:
-    """Tries again for ever, with back-off, what may succeed later; raises the classified error for what cannot.
+    """Tries again, with back-off, what may succeed later; raises the classified error for what cannot.
 
+    An unreachable or changing MongoDB is waited for without end. Another error of a read is raised as it is after some tries.
     `report` is called with each error before the wait.
     """
+    refusals = 0
 
     def transient(error: BaseException) -> bool:
+        nonlocal refusals
         if not isinstance(error, PyMongoError):
             return False
         fatal = classify(error, moment, where)
         if fatal is not None:
             raise fatal from error
-        return True
+        if moment is Moment.OPENING or not isinstance(error, OperationFailure) or error.code in _CHANGING:
+            return True
+        refusals += 1
+        return refusals < _MOST_REFUSALS
 
     def before_sleep(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -145,4 +154,5 @@ def retrying(clock: Clock, where: str, moment: Moment, report: Callable[[BaseExc
         wait=wait_random_exponential(multiplier=0.5, max=_BACK_OFF_LONGEST_S),
         sleep=clock.sleep,
         before_sleep=before_sleep,
+        reraise=True,
     )

@@ -83,10 +83,12 @@ class ChangeStream:
         """
         while True:
             opened = False
+            read = 0
             try:
                 async with aclosing(self._read(position)) as batches:
                     async for batch in batches:
                         opened = True
+                        read += 1
                         position = batch.position
                         yield batch
             except PyMongoError as error:
@@ -94,7 +96,7 @@ class ChangeStream:
                 if fatal is not None:
                     raise fatal from error
                 self._broken(error)
-                if not opened:
+                if read < 2:  # the first batch comes with the opening
                     await self._clock.sleep(1)
 
     async def _read(self, position: Position) -> AsyncGenerator[Batch, None]:

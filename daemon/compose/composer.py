@@ -92,7 +92,7 @@ class Composer:
         """
         self._states.trim()
         self._events, self._updates = [], []
-        self._edited = await self._gatherer.gather(batch, self._intents.sessions())
+        batch = await self._gather(batch)
         self._say_version()
         for change in batch.changes:
             self._give_up(self._intents.overdue_at(change.cluster_time))
@@ -104,6 +104,25 @@ class Composer:
         self._give_up(self._intents.overdue_idle(batch, self._clock.monotonic()))
         self._metrics.open_intents.set(len(self._intents))
         return Commit(batch.position, tuple(self._events), tuple(self._updates), self._states.changed_rows())
+
+    async def _gather(self, batch: Batch) -> Batch:
+        """Have what `batch` needs; gives it without the changes for which that cannot be had, which become skipped events."""
+        try:
+            self._edited = await self._gatherer.gather(batch, self._intents.sessions())
+        except DaemonError:
+            raise
+        except Exception:
+            log.exception("compose.gathering_failed", changes=len(batch.changes), next="one by one")
+        else:
+            return batch
+        self._edited, readable = {}, []
+        for change in batch.changes:
+            try:
+                self._edited |= await self._gatherer.gather(replace(batch, changes=(change,)), ())
+                readable.append(change)
+            except Exception as error:  # noqa: BLE001 - one odd document must not stop the stream
+                self._unreadable(change, error)
+        return replace(batch, changes=tuple(readable))
 
     async def finish(self, intent: Intent) -> Mapping[Profile, Body]:
         """The bodies of a complete intent.

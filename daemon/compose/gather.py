@@ -56,7 +56,7 @@ class Gatherer:
             self._states.put(Kind.SERVER, documents.ARBITRARY_AGENT, await self._lookup.first("users", fields))
 
     async def _edited_messages(self, changes: Iterable[Change], at: Timestamp) -> dict[str, dict[str, Any]]:
-        messages = [change for change in changes if change.collection == documents.MESSAGES]
+        messages = [change for change in changes if change.collection == documents.MESSAGES and isinstance(change.id, str)]
         edited = _texts(change.id for change in messages if transitions.is_edit(change))
         new = {
             change.id: dict(change.document or {}) for change in messages if change.operation == "insert" and change.id in edited
@@ -90,7 +90,7 @@ class Gatherer:
 def _room_of(change: Change, edited: dict[str, dict[str, Any]]) -> object:
     """The room of a message that may matter."""
     if change.operation == "update":
-        return edited.get(change.id, {}).get("rid")
+        return edited.get(str(change.id), {}).get("rid")
     message = change.document or {}
     kind = message.get("t")
     return message.get("rid") if not kind or kind in ("livechat-close", "livechat_transfer_history") else None

@@ -15,10 +15,11 @@ from typing import Any
 
 from bson.timestamp import Timestamp
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
-from pymongo.errors import OperationFailure
+from pymongo.errors import OperationFailure, PyMongoError
 
 from daemon.clock import Clock
 from daemon.compose import documents
+from daemon.errors import MongoError
 from daemon.log import get_logger
 from daemon.metrics import Metrics
 from daemon.model import Document
@@ -73,7 +74,8 @@ class Lookup:
         self._metrics = metrics
         self._reported = False
         self._secret: str | None = None
-        self._secret_read_at = 0.0
+        self._secret_due = 0.0
+        self._secret_lock = asyncio.Lock()
 
     async def by_ids(
         self, collection: str, ids: Collection[Any], fields: Collection[str], at: Timestamp | None
@@ -110,19 +112,22 @@ class Lookup:
         found = await self._find(Find(collection, {}, fields, limit=1), None)
         return found.documents[0] if found.documents else None
 
-    async def file_secret(self) -> str:
-        """The secret that signs file links: at most a minute old, or older while MongoDB cannot be reached. Never stored."""
-        now = self._clock.monotonic()
-        if self._secret is not None and now - self._secret_read_at < _SECRET_AGE_S:
+    async def file_secret(self) -> str | None:
+        """The secret that signs file links: at most a minute old, or older while MongoDB cannot be reached. Never stored.
+
+        None when it was never read and cannot be read within seconds.
+        """
+        async with self._secret_lock:  # one read for all who wait
+            now = self._clock.monotonic()
+            if now < self._secret_due:
+                return self._secret
+            try:
+                async with asyncio.timeout(_SECRET_WAIT_S):
+                    self._secret = await self._read_secret()
+                self._secret_due = now + _SECRET_AGE_S
+            except (TimeoutError, MongoError, PyMongoError):
+                self._secret_due = self._clock.monotonic() + _SECRET_WAIT_S
             return self._secret
-        try:
-            async with asyncio.timeout(None if self._secret is None else _SECRET_WAIT_S):
-                self._secret = await self._read_secret()
-                self._secret_read_at = now
-        except TimeoutError:
-            if self._secret is None:
-                raise
-        return self._secret
 
     async def _read_secret(self) -> str:
         found = await self._find(Find("rocketchat_settings", {"_id": documents.FILE_SECRET}, ("_id", "value")), None)

@@ -14,6 +14,12 @@ from daemon.model import Body, Commit, Intent, IntentUpdate, NewEvent, Pairing, 
 from daemon.outbox import lanes
 from daemon.outbox.lanes import Lane, as_time, settle
 
+_INTENTS = (
+    "SELECT i.sequence, e.id, e.session, started_seconds, started_increment, completed_seconds, completed_increment, cut, context"
+    " FROM intents i JOIN events e ON e.sequence = i.sequence WHERE completed_seconds IS "
+)
+_COMPLETE = _INTENTS + "NOT NULL ORDER BY i.sequence LIMIT ?"
+_WAITING = _INTENTS + "NULL ORDER BY i.sequence LIMIT ?"
 TWIN_WINDOW_S = 600.0
 """How far apart the times of two arrivals of the same thing can be: Rocket.Chat's retries of a webhook take some minutes."""
 
@@ -137,13 +143,7 @@ def load_position(connection: sqlite3.Connection) -> Position | None:
 
 def load_intents(connection: sqlite3.Connection, *, complete: bool, limit: int) -> list[Intent]:
     """Intents that can be composed, or those that wait for a later change; oldest first, -1 for all."""
-    rows: Iterable[Sequence[Any]] = connection.execute(
-        "SELECT i.sequence, e.id, e.session, started_seconds, started_increment, completed_seconds, completed_increment, cut,"
-        " context"
-        " FROM intents i JOIN events e ON e.sequence = i.sequence WHERE (completed_seconds IS NOT NULL) = ?"
-        " ORDER BY i.sequence LIMIT ?",
-        [complete, limit],
-    ).fetchall()
+    rows: Iterable[Sequence[Any]] = connection.execute(_COMPLETE if complete else _WAITING, [limit]).fetchall()
     intents = []
     for sequence, event_id, session, seconds, increment, done_seconds, done_increment, cut, context in rows:
         profiles = connection.execute(

@@ -29,6 +29,7 @@ _LONGEST_AGO = (
 )
 _FAILED = "UPDATE deliveries SET failures = failures + 1 WHERE endpoint = ? AND sequence = ?"
 _TRY_AGAIN = "UPDATE lanes SET due = ?, retry = 1 WHERE endpoint = ? AND session = ?"
+_WAIT_TURN = f"{_TRY_AGAIN} AND due IS NOT NULL"
 _UP = (
     "INSERT INTO endpoints (name, probe_at, last_success_at) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE"
     " SET down_since = NULL, last_success_at = excluded.last_success_at"
@@ -201,8 +202,12 @@ def record(connection: sqlite3.Connection, delivery: Delivery, recorded: Recorde
         case Dead(reason):
             connection.execute(_FAILED, key)
             settle(connection, lane, delivery.sequence, "dead", now, reason=reason)
+            if delivery.probe:  # the endpoint is still down: what follows in the lane waits for its turn
+                connection.execute(_WAIT_TURN, [now, lane.endpoint, lane.session])
+                connection.execute(_DOWN, [lane.endpoint, now, now + recorded.probe_every_s])
         case RetryAt(due):
-            connection.execute(_FAILED, key)
+            if not isinstance(recorded.outcome, Broken) or recorded.outcome.counts:
+                connection.execute(_FAILED, key)
             connection.execute(_TRY_AGAIN, [due.timestamp(), lane.endpoint, lane.session])
         case Suspended(reason):
             connection.execute(

@@ -48,6 +48,7 @@ MIGRATIONS = (
         cut REAL NOT NULL,
         context BLOB NOT NULL           -- BSON
     );
+    CREATE INDEX intents_complete ON intents (sequence) WHERE completed_seconds IS NOT NULL;
 
     CREATE TABLE bodies (
         sequence INTEGER NOT NULL,
@@ -73,8 +74,9 @@ MIGRATIONS = (
         answer BLOB,                    -- JSON: the CRM's answer in the payload, as of the first attempt; empty: none
         PRIMARY KEY (endpoint, sequence)
     ) WITHOUT ROWID;
-    CREATE INDEX deliveries_owed ON deliveries (endpoint, session, sequence) WHERE state IN ('intent', 'pending', 'suspended');
-    CREATE INDEX deliveries_suspended ON deliveries (endpoint, sequence) WHERE state = 'suspended';
+    CREATE INDEX deliveries_owed ON deliveries (endpoint, session, sequence, state)
+        WHERE state IN ('intent', 'pending',
+    'suspended'); CREATE INDEX deliveries_suspended ON deliveries (endpoint, sequence) WHERE state = 'suspended';
     CREATE INDEX deliveries_of_event ON deliveries (sequence);
     CREATE INDEX deliveries_dead ON deliveries (endpoint, sequence) WHERE state = 'dead';
 
@@ -107,6 +109,8 @@ MIGRATIONS = (
         PRIMARY KEY (endpoint, session)
     ) WITHOUT ROWID;
 
+    CREATE INDEX answers_by_age ON answers (received_at);
+
     -- Arrivals of what can arrive by two ways; twin: the id of the one by the other way.
     CREATE TABLE arrivals (
         id TEXT PRIMARY KEY,
@@ -115,6 +119,7 @@ MIGRATIONS = (
         at REAL NOT NULL,
         twin TEXT
     ) WITHOUT ROWID;
+    CREATE INDEX arrivals_by_age ON arrivals (at);
     CREATE INDEX arrivals_by_key ON arrivals (key, way, at) WHERE twin IS NULL;
 
     CREATE TABLE attempts (

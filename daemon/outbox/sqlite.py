@@ -48,14 +48,14 @@ class SqliteOutbox:
             raise
         self._clock = clock
         self._path = path
-        self._reading = ThreadPoolExecutor(1, thread_name_prefix="outbox-reader")
-        self._reader: sqlite3.Connection | None = None
+        self._reading = _Reader(path, "outbox-reader")
+        self._figures = _Reader(path, "outbox-figures")  # counting takes its time; nobody is to wait for it
 
     async def close(self) -> None:
         """Finish what was asked for, then give up the file."""
         await asyncio.to_thread(self._writer.close)
-        await self._read(lambda connection: connection.close())
-        self._reading.shutdown()
+        await self._reading.close()
+        await self._figures.close()
         self._lock.release()
 
     # -- capture and compose
@@ -72,6 +72,10 @@ class SqliteOutbox:
             entries.save_position(connection, position, self._now())
 
         await self._writer.run(work)
+
+    async def forget_position(self) -> None:
+        """As if the relay had never been started, as far as the stream goes."""
+        await self._writer.run(lambda connection: connection.execute("DELETE FROM position").rowcount)
 
     async def append(self, commit: Commit) -> None:
         """Keep events, completions, folded state and position, all or nothing. Events that are known already are left as
@@ -186,7 +190,7 @@ class SqliteOutbox:
                 result.append(Backlog(endpoint, count, dead.pop(endpoint, 0), as_time(at)))
             return [*result, *(Backlog(endpoint, 0, count, None) for endpoint, count in dead.items())]
 
-        return await self._read(work)
+        return await self._figures.run(work)
 
     async def prune(self, retention: prune.Retention, place: prune.Place) -> prune.Place | None:
         """Forget what is old enough in the page after `place`; gives the next place, None at the end of the round."""
@@ -202,17 +206,33 @@ class SqliteOutbox:
         return self._clock.now().timestamp()
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        def run() -> T:
-            if self._reader is None:
-                self._reader = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-                self._reader.execute("PRAGMA query_only = ON")
-                self._reader.execute("PRAGMA busy_timeout = 10000")
-            try:
-                return work(self._reader)
-            except sqlite3.Error as error:
-                raise write_error(self._path, error) from error
+        return await self._reading.run(work)
 
-        return await asyncio.get_running_loop().run_in_executor(self._reading, run)
+
+class _Reader:
+    """A thread and a connection of its own for reading."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._connection: sqlite3.Connection | None = None
+
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, work)
+
+    async def close(self) -> None:
+        await self.run(lambda connection: connection.close())
+        self._thread.shutdown()
+
+    def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        if self._connection is None:
+            self._connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            self._connection.execute("PRAGMA query_only = ON")
+            self._connection.execute("PRAGMA busy_timeout = 10000")
+        try:
+            return work(self._connection)
+        except sqlite3.Error as error:
+            raise write_error(self._path, error) from error
 
 
 def _decode(document: bytes) -> Document:

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from daemon.errors import OutboxError
+from daemon.log import get_logger
 from daemon.metrics import Metrics
 from daemon.outbox.schema import migrate
+
+log = get_logger("outbox")
 
 T = TypeVar("T")
 _MOST_IN_A_COMMIT = 500
@@ -91,9 +94,21 @@ class Writer:
             if last:
                 return
 
+    def _begin(self) -> None:
+        """Begin, however long somebody else holds the file: a command that was suspended, a shell that was left open."""
+        while True:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or self._closed:
+                    raise
+                log.warning("outbox.busy", file=str(self._path), reason="another process is writing to it", next="waiting")
+            else:
+                return
+
     def _commit(self, jobs: list[_Job]) -> None:
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
+            self._begin()
             results = [job.work(self._connection) for job in jobs]
             self._connection.execute("COMMIT")
         except BaseException as error:  # noqa: BLE001 - whoever asked has to know, whatever it is

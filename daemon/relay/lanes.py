@@ -159,7 +159,11 @@ class Lanes:
         now = self._clock.monotonic()
         if now - self._state_read_at >= _LONGEST_POLL_S:
             self._state_read_at = now
-            self._state = await self._outbox.endpoint_state(self._endpoint)
+            before = self._state
+            state = await self._outbox.endpoint_state(self._endpoint)
+            if self._state is before:
+                # Without the outage rule an endpoint is never down, whatever an earlier configuration left behind.
+                self._state = state if self._policy.outage else EndpointState(None, state.last_success_at)
             self._metrics.endpoint_up.labels(self._endpoint).set(self._state.down_since is None)
 
     def _pause_s(self, due: datetime | None) -> float:

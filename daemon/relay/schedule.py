@@ -59,6 +59,8 @@ def decide(
         return Delivered()
     if isinstance(outcome, Answered) and outcome.status in policy.final:
         return Dead(f"answered {outcome.status}, which is final")
+    if isinstance(outcome, Broken) and not outcome.counts:
+        return RetryAt(now + policy.waits[0])
     if now - delivery.recorded_at > policy.max_age:
         return Dead(f"older than max_age, the last try: {describe(outcome)}")
     if delivery.probe:

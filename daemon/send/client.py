@@ -62,6 +62,7 @@ class Sender:
         started = self._clock.monotonic()
         try:
             async with self._session.post(self._url, data=data, headers=headers, allow_redirects=False) as response:
+                # The status is the answer: what becomes of its body does not change it.
                 answer = await _beginning(response)
                 retry_after = response.headers.get("Retry-After")
                 return Answered(response.status, answer, self._clock.monotonic() - started, retry_after)
@@ -80,13 +81,16 @@ def _describe(error: Exception) -> str:
 
 
 async def _beginning(response: aiohttp.ClientResponse) -> bytes:
-    """At most `_LONGEST_ANSWER` bytes; a connection with more to say is closed rather than drained."""
+    """At most `_LONGEST_ANSWER` bytes, fewer when it breaks off; a connection with more to say is closed rather than drained."""
     pieces: list[bytes] = []
     length = 0
-    async for piece in response.content.iter_any():
-        pieces.append(piece)
-        length += len(piece)
-        if length >= _LONGEST_ANSWER:
-            response.close()
-            break
+    try:
+        async for piece in response.content.iter_any():
+            pieces.append(piece)
+            length += len(piece)
+            if length >= _LONGEST_ANSWER:
+                response.close()
+                break
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        response.close()
     return b"".join(pieces)[:_LONGEST_ANSWER]

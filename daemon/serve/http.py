@@ -27,7 +27,7 @@ class Server:
         )
         if intake is not None:
             app.router.add_post("/intake/offline", intake.handle)
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
 
     async def __aenter__(self) -> Server:
         await self._runner.setup()

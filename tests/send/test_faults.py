@@ -33,7 +33,6 @@ class TestTime:
         "behave",
         [
             pytest.param(servers.never_answer, id="no answer"),
-            pytest.param(servers.drip, id="slow drip"),
         ],
     )
     async def test_the_time_out_covers_the_whole_request(self, post: Post, behave: servers.Behaviour) -> None:
@@ -42,6 +41,15 @@ class TestTime:
             outcome = await post(server.url(), timeout="200ms")
         assert isinstance(outcome, TimedOut)
         assert 0.15 < outcome.duration_s < 1.5
+        assert time.monotonic() - started < 2
+
+    async def test_the_status_is_the_answer_whatever_becomes_of_its_body(self, post: Post) -> None:
+        """A receiver that said 200 has taken the event; its body is read until the time is over."""
+        async with raw_server(servers.drip) as server:
+            started = time.monotonic()
+            outcome = await post(server.url(), timeout="200ms")
+        assert isinstance(outcome, Answered)
+        assert outcome.status == 200
         assert time.monotonic() - started < 2
 
     @pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
@@ -86,13 +94,24 @@ class TestConnection:
             pytest.param(b"", id="before the answer"),
             pytest.param(b"HTTP/1.1 200 O", id="in the status line"),
             pytest.param(b"HTTP/1.1 200 OK\r\nContent-Le", id="in the headers"),
-            pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc", id="in the body"),
-            pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", id="in a chunk"),
         ],
     )
     async def test_reset(self, post: Post, start: bytes) -> None:
         async with raw_server(servers.reset_after(start)) as server:
             assert isinstance(await post(server.url()), Unreachable)
+
+    @pytest.mark.parametrize(
+        "start",
+        [
+            pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc", id="in the body"),
+            pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", id="in a chunk"),
+        ],
+    )
+    async def test_reset_after_the_status(self, post: Post, start: bytes) -> None:
+        async with raw_server(servers.reset_after(start)) as server:
+            outcome = await post(server.url())
+        assert isinstance(outcome, Answered)
+        assert outcome.status == 200
 
     @pytest.mark.parametrize(
         "answer",
