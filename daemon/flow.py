@@ -9,10 +9,10 @@ leaves.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from daemon.capture.stream import ChangeStream
 from daemon.clock import Clock, wait_until_set
@@ -77,7 +77,7 @@ class Intake:
                 composing.cancel()
 
     async def read(self, position: Position, stopping: asyncio.Event) -> None:
-        """Read changes, fold and match them, keep what they mean. Ends after the batch in hand when told to stop."""
+        """Read changes, fold and match them, keep what they mean. When told to stop a batch in hand is given up or kept whole."""
         async with aclosing(until(stopping, self._stream.batches(position))) as batches:
             async for batch in batches:
                 if not await self._room_on_disk(batch, stopping):
@@ -97,13 +97,13 @@ class Intake:
             self._to_compose.clear()
             intents = await self._outbox.complete_intents(_COMPOSED_AT_ONCE)
             if intents:
-                await until_stopped(stopping, _all(self._compose_intent(intent) for intent in intents))
+                await until_stopped(stopping, asyncio.gather(*(self._compose_intent(intent) for intent in intents)))
                 self._wake_relay()
             # Events that were known already were counted too, so the count is a guess until there is nothing left.
             self._backlog = max(0, self._backlog - len(intents)) if len(intents) == _COMPOSED_AT_ONCE else 0
             self._composed.set()
             if len(intents) < _COMPOSED_AT_ONCE:
-                await _either(stopping, self._to_compose, _POLL_S)
+                await until_stopped(stopping, wait_until_set(self._to_compose, _POLL_S))
 
     async def _compose_intent(self, intent: Intent) -> None:
         try:
@@ -168,7 +168,7 @@ class Intake:
         """
         while self._backlog > _MOST_TO_COMPOSE and not stopping.is_set():
             self._composed.clear()
-            await _either(stopping, self._composed, _POLL_S)
+            await until_stopped(stopping, wait_until_set(self._composed, _POLL_S))
 
 
 def way_to_endpoint(sender: Sender, lookup: Lookup, clock: Clock) -> Post:
@@ -189,21 +189,20 @@ def way_to_endpoint(sender: Sender, lookup: Lookup, clock: Clock) -> Post:
     return post
 
 
-async def until_stopped(stopping: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+async def until_stopped(stopping: asyncio.Event, work: Awaitable[T]) -> T | None:
     """The result of `work`; None when told to stop first, and `work` is given up."""
-    async with aclosing(until(stopping, _once(work))) as results:
-        async for result in results:
-            return result
-    return None
-
-
-async def _all(works: Iterable[Awaitable[None]]) -> bool:
-    await asyncio.gather(*works)
-    return True
-
-
-async def _once(work: Awaitable[T]) -> AsyncGenerator[T, None]:
-    yield await work
+    stop = asyncio.ensure_future(stopping.wait())
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait((stop, task), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stop.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+    if stopping.is_set() or task.cancelled():
+        return None
+    return task.result()
 
 
 async def start_position(stream: ChangeStream, outbox: SqliteOutbox, first: Position | None) -> Position:
@@ -232,27 +231,5 @@ async def restart_position(stream: ChangeStream, outbox: SqliteOutbox) -> tuple[
 
 async def until(stopping: asyncio.Event, source: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
     """The items of `source` until `stopping` is set; an item that is awaited at that moment is given up."""
-    stop = asyncio.ensure_future(stopping.wait())
-    try:
-        while True:
-            item = asyncio.ensure_future(anext(source))
-            try:
-                await asyncio.wait((stop, item), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                if not item.done():
-                    item.cancel()
-                    await asyncio.wait([item])
-            if stop.done() or item.cancelled() or isinstance(item.exception(), StopAsyncIteration):
-                return
-            yield item.result()
-    finally:
-        stop.cancel()
-
-
-async def _either(stopping: asyncio.Event, event: asyncio.Event, timeout_s: float) -> None:
-    waits = [asyncio.ensure_future(stopping.wait()), asyncio.ensure_future(event.wait())]
-    try:
-        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
+    while (item := await until_stopped(stopping, anext(source, None))) is not None:
+        yield item

@@ -12,6 +12,9 @@ from bson.timestamp import Timestamp
 
 Document = Mapping[str, Any]
 
+TOKEN_HEADER = "X-RocketChat-Livechat-Token"  # noqa: S105 - the name of a header
+"""Carries the token that Rocket.Chat and its receivers share."""
+
 
 class EventType(StrEnum):
     """The `type` of a webhook, as Rocket.Chat spells it."""

@@ -15,8 +15,8 @@ import orjson
 from aiohttp import web
 
 from daemon.clock import Clock, SystemClock
+from daemon.model import TOKEN_HEADER
 
-TOKEN_HEADER = "X-RocketChat-Livechat-Token"  # noqa: S105  (the name of the header, not a token)
 _MAX_BODY = 64 * 1024 * 1024
 
 

@@ -10,7 +10,7 @@ import aiohttp
 
 from daemon.clock import Clock
 from daemon.config import EndpointSection
-from daemon.model import Answered, Delivery, Outcome, TimedOut, Unreachable
+from daemon.model import TOKEN_HEADER, Answered, Delivery, Outcome, TimedOut, Unreachable
 
 _LONGEST_ANSWER = 64 * 1024
 _LARGE_BODY = 1024 * 1024
@@ -26,7 +26,7 @@ class Sender:
         self._headers = {header: value.get_secret_value() for header, value in endpoint.headers.items()}
         token = endpoint.token(name)
         if token:
-            self._headers["X-RocketChat-Livechat-Token"] = token
+            self._headers[TOKEN_HEADER] = token
         self._headers["Content-Type"] = "application/json"
         if not any(header.lower() == "user-agent" for header in self._headers):
             self._headers["User-Agent"] = f"livechat-relay/{version('rocketchat-livechat-relay')}"

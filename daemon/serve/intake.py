@@ -10,9 +10,9 @@ from aiohttp import web
 from daemon.compose.intake import RefusedError
 from daemon.errors import DaemonError
 from daemon.log import get_logger
+from daemon.model import TOKEN_HEADER
 
 LARGEST_BODY = 256 * 1024
-_TOKEN = "X-RocketChat-Livechat-Token"  # noqa: S105 - the name of a header
 
 log = get_logger("serve")
 
@@ -26,8 +26,8 @@ class Intake:
 
     async def handle(self, request: web.Request) -> web.Response:
         """One webhook: 200 stored, 401 wrong token, 413 too large, 422 no offline message, 503 cannot be stored now."""
-        if not hmac.compare_digest(request.headers.get(_TOKEN, "").encode("utf-8", "surrogateescape"), self._token):
-            return self._refuse(401, f"the header {_TOKEN} is not the token in intake.secret_token")
+        if not hmac.compare_digest(request.headers.get(TOKEN_HEADER, "").encode("utf-8", "surrogateescape"), self._token):
+            return self._refuse(401, f"the header {TOKEN_HEADER} is not the token in intake.secret_token")
         try:
             content = await request.read()
         except web.HTTPRequestEntityTooLarge:
