@@ -19,7 +19,9 @@ from daemon.compose.documents import WATCHES
 from daemon.compose.intake import offline_event
 from daemon.compose.lookup import Lookup
 from daemon.compose.match import Endpoints
-from daemon.config import Config, EndpointSection, redact_url
+from daemon.config.endpoint import EndpointSection
+from daemon.config.root import Config
+from daemon.config.types import redact_url
 from daemon.errors import DaemonError, PositionLostError, first_error
 from daemon.log import get_logger
 from daemon.metrics import Metrics

@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 failure while running, 2 usage or configuration.
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -15,15 +14,11 @@ from typing import Any, NoReturn
 
 import click
 
-from daemon import deliveries, log
+from daemon import log
 from daemon.app import App
-from daemon.compose.payload.schemas import payload_schema
-from daemon.compose.versions import OLDEST, parse
-from daemon.config import Config
-from daemon.config_example import example
-from daemon.config_file import load
+from daemon.commands import config, deliveries
+from daemon.config.file import load
 from daemon.errors import ConfigurationError, DaemonError, first_error
-from daemon.model import EventType, Profile
 
 _CONFIG = click.option(
     "-c",
@@ -54,33 +49,6 @@ def run(config_path: Path) -> None:
     _run_until_signal(lambda stop: App(config).run(stop))
 
 
-@main.group(name="config")
-def config_group() -> None:
-    """About the configuration."""
-
-
-@config_group.command(name="example")
-def config_example() -> None:
-    """Print an annotated configuration to start from."""
-    click.echo(example(), nl=False)
-
-
-@config_group.command(name="schema")
-@click.option("--payload", type=click.Choice([event.value for event in EventType]), help="The schema of this payload instead.")
-@click.option("--profile", type=click.Choice([profile.value for profile in Profile]), default="guide", show_default=True)
-@click.option("--server-version", help="Rocket.Chat's version, such as 6.5.  [default: the newest known]")
-def config_schema(payload: str | None, profile: str, server_version: str | None) -> None:
-    """Print the JSON Schema of the configuration, or of a payload."""
-    if payload is None:
-        schema = Config.model_json_schema()
-    else:
-        release = parse(server_version)
-        if server_version is not None and (release is None or release < OLDEST):
-            raise click.BadParameter("write a version from 6.0 on, such as 6.5", param_hint="--server-version")
-        schema = payload_schema(EventType(payload), Profile(profile), server_version)
-    click.echo(json.dumps(schema, indent=2, ensure_ascii=False))
-
-
 @main.command()
 @click.option(
     "--seconds", type=click.FloatRange(5, 3600), default=30.0, show_default=True, help="How long livechat is simulated."
@@ -105,6 +73,7 @@ def demo(seconds: float, mongodb_uri: str | None, keep: Path | None) -> None:
     sys.exit(codes[0])
 
 
+config.add_commands(main)
 deliveries.add_commands(main, _CONFIG)
 
 

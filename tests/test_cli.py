@@ -19,8 +19,8 @@ from ruamel.yaml import YAML
 
 from daemon.cli import main
 from daemon.compose.payload.schemas import payload_schema
-from daemon.config_example import example
-from daemon.config_file import load
+from daemon.config.example import example
+from daemon.config.file import load
 from daemon.model import EventType, Profile
 from daemon.outbox.lock import Lock
 

@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from daemon.config import Config, Duration, format_duration, redact_url
-from daemon.config_example import example
-from daemon.config_file import load
+from daemon.config.example import example
+from daemon.config.file import load
+from daemon.config.root import Config
+from daemon.config.types import Duration, format_duration, redact_url
 from daemon.errors import ConfigurationError
 from daemon.model import EventType, Profile
 

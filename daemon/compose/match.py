@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from daemon.config import EndpointSection
+from daemon.config.endpoint import EndpointSection
 from daemon.model import Profile
 
 

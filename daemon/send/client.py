@@ -9,7 +9,7 @@ from types import TracebackType
 import aiohttp
 
 from daemon.clock import Clock
-from daemon.config import EndpointSection
+from daemon.config.endpoint import EndpointSection
 from daemon.model import TOKEN_HEADER, Answered, Delivery, Outcome, TimedOut, Unreachable
 
 _LONGEST_ANSWER = 64 * 1024

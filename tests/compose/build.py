@@ -29,7 +29,7 @@ from daemon.compose.payload.offline import OfflinePost, build_offline
 from daemon.compose.payload.schemas import payload_schema
 from daemon.compose.payload.session import build
 from daemon.compose.versions import behaviour
-from daemon.config import EndpointSection
+from daemon.config.endpoint import EndpointSection
 from daemon.metrics import Metrics
 from daemon.model import (
     Batch,

@@ -13,7 +13,7 @@ from daemon.compose.intake import RefusedError, offline_event
 from daemon.compose.match import Endpoints
 from daemon.compose.pairing import Way, pairing
 from daemon.compose.payload.offline import OfflinePost
-from daemon.config import EndpointSection
+from daemon.config.endpoint import EndpointSection
 from daemon.model import EventType, NewEvent, Profile
 from tests.compose.build import Json, moment, validator
 

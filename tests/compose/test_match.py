@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from daemon.compose.match import Endpoints, Traits
-from daemon.config import EndpointSection
+from daemon.config.endpoint import EndpointSection
 from daemon.model import EventType, Profile
 from tests.compose.build import (
     DEPARTMENTS,

@@ -20,8 +20,8 @@ from ruamel.yaml import YAML
 
 from daemon.app import App
 from daemon.compose.payload.schemas import payload_schema
-from daemon.config import Config
-from daemon.config_file import load
+from daemon.config.file import load
+from daemon.config.root import Config
 from daemon.demo.child import free_port
 from daemon.demo.receiver import Exchange, Receiver
 from daemon.model import EventType, Profile

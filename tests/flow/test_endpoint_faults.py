@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from daemon.app import App
-from daemon.config_file import load
+from daemon.config.file import load
 from daemon.demo.receiver import Answer, Received, Receiver
 from daemon.errors import OutboxError
 from tests.flow import traffic

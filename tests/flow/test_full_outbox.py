@@ -9,7 +9,7 @@ import pytest
 
 from daemon import flow
 from daemon.app import App
-from daemon.config_file import load
+from daemon.config.file import load
 from daemon.demo.receiver import Receiver
 from tests.flow import traffic
 from tests.flow.harness import TOKEN, accepted, eventually, payloads, running, write_config

@@ -15,7 +15,7 @@ import pytest_asyncio
 from motor.motor_asyncio import AsyncIOMotorClient
 
 from daemon.app import App
-from daemon.config_file import load
+from daemon.config.file import load
 from daemon.demo.mongod import EmbeddedMongod
 from daemon.demo.receiver import Receiver
 from daemon.errors import DaemonError, MongoError, PositionLostError

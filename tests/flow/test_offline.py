@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 
-from daemon.config_file import load
+from daemon.config.file import load
 from daemon.demo.receiver import Receiver
 from tests.flow import traffic
 from tests.flow.harness import TOKEN, accepted, eventually, payloads, running, write_config

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from daemon.clock import SystemClock
-from daemon.config import EndpointSection
+from daemon.config.endpoint import EndpointSection
 from daemon.model import Body, Delivery, Outcome
 from daemon.send.client import Sender
 from tests.clocks import START

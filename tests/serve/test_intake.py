@@ -18,7 +18,7 @@ import structlog
 
 from daemon.compose.intake import offline_event
 from daemon.compose.match import Endpoints
-from daemon.config import EndpointSection
+from daemon.config.endpoint import EndpointSection
 from daemon.errors import OutboxError
 from daemon.metrics import Metrics
 from daemon.outbox.sqlite import SqliteOutbox

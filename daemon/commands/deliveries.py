@@ -16,8 +16,8 @@ from rich.table import Table
 
 from daemon import ops
 from daemon.clock import SystemClock
-from daemon.config import parse_duration
-from daemon.config_file import load
+from daemon.config.file import load
+from daemon.config.types import parse_duration
 from daemon.model import EventType
 from daemon.outbox import records
 from daemon.outbox.records import CAN_BE_RETRIED, OWED, Filter, Record, State

@@ -1,7 +1,4 @@
-"""The configuration: one frozen section per stage, the text under each key is its description. Secrets never print.
-
-Every key can be given as an environment variable: `mongodb.uri` is `LIVECHAT_RELAY_MONGODB__URI`.
-"""
+"""The whole configuration and its sections."""
 
 from __future__ import annotations
 
@@ -12,74 +9,20 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ByteSize,
-    ConfigDict,
     Field,
     HttpUrl,
-    PlainSerializer,
     SecretStr,
     field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from daemon.errors import ConfigurationError
-from daemon.model import EventType, Profile
+from daemon.config.endpoint import EndpointSection
+from daemon.config.types import PositiveDuration, Section, read_secret
 
 ENVIRONMENT_PREFIX = "LIVECHAT_RELAY_"
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_LONGEST_DURATION_S = 3650 * 86400.0
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_OWN_HEADERS = ("content-type", "content-length", "host", "transfer-encoding", "x-rocketchat-livechat-token")
-
-
-def parse_duration(value: object) -> timedelta:
-    """`500ms`, `2s`, `10m`, `6h` or `7d`. Raises `ValueError` for anything else."""
-    if isinstance(value, timedelta):
-        return value
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", str(value).strip())
-    if match is None:
-        raise ValueError("a duration is a number and a unit: 500ms, 2s, 10m, 6h or 7d")
-    seconds = float(match[1]) * _UNITS[match[2]]
-    if seconds > _LONGEST_DURATION_S or 0 < seconds < _UNITS["ms"]:
-        raise ValueError("must be between 1ms and 3650d")
-    return timedelta(milliseconds=round(seconds * 1000))
-
-
-def format_duration(value: timedelta) -> str:
-    """The text that gives `value` again, in the largest unit that divides it."""
-    seconds = value.total_seconds()
-    if not seconds:
-        return "0s"
-    for unit in ("d", "h", "m", "s"):
-        if seconds % _UNITS[unit] == 0:
-            return f"{int(seconds // _UNITS[unit])}{unit}"
-    return f"{round(seconds * 1000)}ms"
-
-
-Duration = Annotated[
-    timedelta,
-    BeforeValidator(parse_duration, json_schema_input_type=str),
-    PlainSerializer(format_duration, return_type=str),
-    Field(examples=["500ms", "2s", "10m", "6h", "7d"]),
-]
-
-
-def _positive(value: timedelta) -> timedelta:
-    if value <= timedelta(0):
-        raise ValueError("must be more than 0")
-    return value
-
-
-PositiveDuration = Annotated[Duration, AfterValidator(_positive)]
-
-
-class Section(BaseModel):
-    """What all sections share: frozen, unknown keys refused, the text under each field is its description."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
 
 
 class MongoSection(Section):
@@ -94,7 +37,7 @@ class MongoSection(Section):
 
     def connection_string(self) -> str:
         """The connection string with its password. Raises `ConfigurationError` when its file cannot be read."""
-        return _secret(self.uri_file, self.uri, "mongodb.uri_file")
+        return read_secret(self.uri_file, self.uri, "mongodb.uri_file")
 
 
 def _start(value: object) -> object:
@@ -193,114 +136,6 @@ class RelaySection(Section):
     """How long requests in flight may finish when the relay is told to stop. The rest is sent after the next start."""
 
 
-class RetrySection(Section):
-    """When a try fails."""
-
-    tries: int = Field(default=10, ge=1, le=1000)
-    """How many tries an event gets before it is kept as a dead letter."""
-    wait: PositiveDuration | Annotated[tuple[PositiveDuration, ...], Field(min_length=1)] = timedelta(seconds=10)
-    """The wait between two tries: one for all, or a list, of which the last one is repeated."""
-    jitter: float = Field(default=0.0, ge=0.0, le=1.0)
-    """How much of a wait may be added at random, as a share of it."""
-    final: tuple[Annotated[int, Field(ge=300, le=599)], ...] = ()
-    """Statuses that no further try follows, for receivers that answer so on purpose: 400, 410, 422."""
-    honour_retry_after: bool = False
-    """Wait at least as long as an answer's Retry-After says, an hour at most."""
-    max_age: PositiveDuration = timedelta(days=3)
-    """How long an event is tried at all, counted from when the relay read it."""
-    outage_probe: Duration = timedelta(seconds=30)
-    """How often an endpoint that is down is tried. When an event has used up its tries by errors, time-outs or 5xx, and the
-    endpoint took nothing else meanwhile, the endpoint is down: its events wait, in their order and without losing tries,
-    until it is back. 0s switches that off: such an event is dead."""
-
-    @property
-    def waits(self) -> tuple[timedelta, ...]:
-        """The waits after the first, second, ... failed try; the last one is repeated."""
-        return self.wait if isinstance(self.wait, tuple) else (self.wait,)
-
-
-class EndpointSection(Section):
-    """A receiver. Its name is its identity: a renamed endpoint is a new one."""
-
-    url: HttpUrl = Field(repr=False)
-    """Where events are posted to."""
-    secret_token: SecretStr | None = None
-    """Sent as X-RocketChat-Livechat-Token, as Rocket.Chat does with its secret token."""
-    secret_token_file: Path | None = None
-    """A file that holds the token; used instead of `secret_token`."""
-    events: tuple[EventType, ...] = tuple(EventType)
-    """The event types this endpoint gets; all of them by default. Decided once, when the event happens."""
-    departments: tuple[str, ...] = ()
-    """Only sessions of these departments, by id or name; a forward matches by either side. Empty: all, also without
-    department.
-    """
-    tags: tuple[str, ...] = ()
-    """Only sessions that have one of these tags when the event happens. Empty: all."""
-    sources: tuple[str, ...] = ()
-    """Only sessions from these sources: widget, email, sms, app, api, other. Empty: all."""
-    profile: Profile = Profile.GUIDE
-    """Shape of the payloads: `guide` (as the public guide documents them) or `native` (as current servers send them)."""
-    crm_data: Literal["off", "text", "object"] = "off"
-    """What becomes of the body of a 200: with `text` it comes back as `crmData` in later payloads of the session, as Rocket.Chat
-    does from 6.2 on; with `object` only the member `data` of a JSON answer, as before 6.2."""
-    timeout: PositiveDuration = timedelta(seconds=20)
-    """How long one try may take, from connecting to the end of the answer."""
-    concurrency: int = Field(default=32, ge=1, le=1000)
-    """How many sessions may have a request in flight at once; within a session there is always one at a time."""
-    success: Annotated[Literal["200", "2xx"], BeforeValidator(str, json_schema_input_type=Literal["200", "2xx", 200])] = "200"
-    """Which answers are a success: only `200`, as for Rocket.Chat, or any of `2xx`."""
-    retry: RetrySection = RetrySection()
-    """When a try fails: any answer but 200, a time-out, a connection error. Redirects are not followed."""
-    headers: dict[str, SecretStr] = {}
-    """More request headers, for example `Authorization`. Values are treated as secrets."""
-
-    @field_validator("events")
-    @classmethod
-    def _some_events(cls, value: tuple[EventType, ...]) -> tuple[EventType, ...]:
-        if not value:
-            raise ValueError("name at least one event type, or leave the key out to get all")
-        return tuple(dict.fromkeys(value))
-
-    @field_validator("headers")
-    @classmethod
-    def _sendable(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
-        for name, secret in value.items():
-            if not _HEADER_NAME.fullmatch(name) or name.lower() in _OWN_HEADERS or name.lower().startswith("x-livechat-relay-"):
-                raise ValueError(f"{name!r} is not a header name that can be set here")
-            if not _header_safe(secret.get_secret_value()):
-                raise ValueError(f"the value of {name!r} has characters that a header cannot carry")
-        return value
-
-    @field_validator("secret_token")
-    @classmethod
-    def _token_sendable(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not _header_safe(value.get_secret_value()):
-            raise ValueError("has characters that a header cannot carry")
-        return value
-
-    @model_validator(mode="after")
-    def _one_authorization(self) -> EndpointSection:
-        if self.url.username is not None and any(name.lower() == "authorization" for name in self.headers):
-            raise ValueError("give user and password in the url or a header Authorization, not both")
-        return self
-
-    @model_validator(mode="after")
-    def _one_token(self) -> EndpointSection:
-        if self.secret_token is not None and self.secret_token_file is not None:
-            raise ValueError("give secret_token or secret_token_file, not both")
-        return self
-
-    def token(self, name: str) -> str:
-        """The token of endpoint `name`, empty when none is set. Raises `ConfigurationError` when its file cannot be read."""
-        token = _secret(self.secret_token_file, self.secret_token or SecretStr(""), f"endpoints.{name}.secret_token_file")
-        if not _header_safe(token):
-            raise ConfigurationError(
-                f"endpoints.{name}.secret_token_file: the token has characters that a header cannot carry",
-                hint="put the token alone into the file, on one line",
-            )
-        return token
-
-
 def _listen(value: str) -> str:
     host, colon, port = value.rpartition(":")
     if not colon or not host or not port.isdigit() or not 0 <= int(port) <= 65535:
@@ -329,7 +164,7 @@ class IntakeSection(Section):
 
     def token(self) -> str:
         """The token. Raises `ConfigurationError` when its file cannot be read."""
-        return _secret(self.secret_token_file, self.secret_token or SecretStr(""), "intake.secret_token_file")
+        return read_secret(self.secret_token_file, self.secret_token or SecretStr(""), "intake.secret_token_file")
 
 
 class ServeSection(Section):
@@ -406,28 +241,3 @@ class Config(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment goes before the file."""
         return env_settings, init_settings
-
-
-def _secret(file: Path | None, value: SecretStr, path: str) -> str:
-    if file is None:
-        return value.get_secret_value()
-    try:
-        secret = file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"{path}: cannot read {file}: {error}", hint="check the path and that the relay's user may read the file"
-        ) from error
-    if not secret:
-        raise ConfigurationError(f"{path}: {file} is empty", hint="put the secret into the file, or leave the key out")
-    return secret
-
-
-def _header_safe(value: str) -> bool:
-    return value.isprintable() and value.isascii()
-
-
-def redact_url(url: str) -> str:
-    """`url` without user, password and query, for logs and errors; whatever it is, since what is wrong with a URL is told too."""
-    scheme, mark, rest = url.partition("://") if "://" in url else ("", "", url)
-    rest = rest.rpartition("@")[2]
-    return f"{scheme}{mark}{rest.partition('?')[0].partition('#')[0]}"

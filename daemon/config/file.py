@@ -15,7 +15,9 @@ from pydantic_settings import SettingsError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from daemon.config import ENVIRONMENT_PREFIX, Config, EndpointSection, redact_url
+from daemon.config.endpoint import EndpointSection
+from daemon.config.root import ENVIRONMENT_PREFIX, Config
+from daemon.config.types import redact_url
 from daemon.errors import ConfigurationError
 
 _YAML_HINT = "mend that line; look for dates that do not exist, values marked with !!, and quotes or brackets that are left open"

@@ -13,7 +13,9 @@ from pydantic import BaseModel, ByteSize, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from daemon.config import Config, EndpointSection, format_duration
+from daemon.config.endpoint import EndpointSection
+from daemon.config.root import Config
+from daemon.config.types import format_duration
 
 _HEAD = """\
 Configuration of livechat-relay. Every key is shown with its default, except the endpoint.
@@ -24,7 +26,7 @@ _EXAMPLE_ENDPOINT = {"url": "https://crm.example.org/rocketchat", "secret_token"
 
 
 def example() -> str:
-    """A configuration that `daemon.config.load` accepts, every key with its description and default."""
+    """A configuration that `daemon.config.file.load` accepts, every key with its description and default."""
     lines = [f"# {line}" for line in _HEAD.splitlines()]
     for name, field in Config.model_fields.items():
         lines.append("")
