@@ -19,6 +19,8 @@ from daemon.compose.documents import WATCHES
 from daemon.compose.intake import offline_event
 from daemon.compose.lookup import Lookup
 from daemon.compose.match import Endpoints
+from daemon.compose.recovery import Recovery
+from daemon.compose.traces import WITHOUT_TRACE
 from daemon.config.endpoint import EndpointSection
 from daemon.config.root import Config
 from daemon.config.types import redact_url
@@ -211,13 +213,35 @@ class App:
                     if position.token is None:  # nothing was ever read from it: another capture.start may be tried
                         await outbox.forget_position()
                     raise
-                position, gap = await flow.restart_position(stream, outbox)
-                log.error(  # noqa: TRY400 - the operator asked for it: no trace is needed
-                    "capture.restarted_from_now",
-                    reason=str(lost.exceptions[0]),
-                    left_out=None if gap is None else str(gap),
-                    note="what happened in between is not delivered; set capture.on_lost_position back to fail",
-                )
+                self.health.capture_open(False, "the position is lost")
+                going_on = self._go_on_after(first_error(lost), stream, lookup, outbox)
+                position = await flow.until_stopped(self._stopping, going_on)
+
+    async def _go_on_after(self, lost: PositionLostError, stream: ChangeStream, lookup: Lookup, outbox: SqliteOutbox) -> Position:
+        """Leave out what can no longer be read, or make it from stored data, as the operator chose."""
+        if self._config.capture.on_lost_position == "heal":
+            log.warning("capture.healing", reason=str(lost), note="what is missing is made from stored rooms and messages")
+            self.health.capture_open(False, "the position was lost; what is missing is being made from stored data")
+            recovery = self._recovery(lookup)
+            position, gap = await flow.heal_position(stream, recovery, outbox, self._wake_relay)
+            log.error(
+                "capture.healed",
+                since=gap.since.isoformat(),
+                until=gap.until.isoformat(),
+                recovered=gap.recovered,
+                not_recoverable=WITHOUT_TRACE,
+            )
+            return position
+        position, gap = await flow.restart_position(stream, outbox)
+        log.error(
+            "capture.restarted_from_now",
+            reason=str(lost),
+            since=gap.since.isoformat(),
+            until=gap.until.isoformat(),
+            left_out=str(gap.until - gap.since),
+            note="what happened in between is not delivered; `livechat-relay backfill` can make most of it from stored data",
+        )
+        return position
 
     def _intake(self, outbox: SqliteOutbox) -> Intake | None:
         if not self._config.intake.enabled:
@@ -229,7 +253,7 @@ class App:
             if not event.endpoints:
                 log.warning("intake.unwanted", event_id=event.id, note="no endpoint has LivechatOfflineMessage in its events")
                 return
-            await outbox.add(event)
+            await outbox.add([event])
             self._wake_relay()
 
         return Intake(self._config.intake.token(), take)
@@ -241,12 +265,17 @@ class App:
             lookup=lookup,
             endpoints=Endpoints(self._config.endpoints),
             settle=section.settle,
-            site_url=None if section.site_url is None else str(section.site_url),
-            server_version=None if section.server_version == "auto" else section.server_version,
+            site_url=section.address,
+            server_version=section.version,
             imitate=section.imitate,
             clock=self._clock,
             metrics=self.metrics,
         )
+
+    def _recovery(self, lookup: Lookup) -> Recovery:
+        section = self._config.compose
+        endpoints = Endpoints(self._config.endpoints)
+        return Recovery(lookup, endpoints, self.metrics, site_url=section.address, server_version=section.version)
 
     async def _observe(self, outbox: SqliteOutbox) -> None:
         """Keep the figures of the backlog and the service manager's view up to date."""

@@ -16,7 +16,7 @@ import click
 
 from daemon import log
 from daemon.app import App
-from daemon.commands import config, deliveries
+from daemon.commands import backfill, config, deliveries, position
 from daemon.config.file import load
 from daemon.errors import ConfigurationError, DaemonError, first_error
 
@@ -31,7 +31,23 @@ _CONFIG = click.option(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Main(click.Group):
+    """Ends with the text and the hint of an error that a person can do something about, whatever command met it."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """See click."""
+        try:
+            return super().invoke(ctx)
+        except DaemonError as error:
+            _end(error)
+        except BaseExceptionGroup as group:
+            errors = group.subgroup(DaemonError)
+            if errors is None:
+                raise
+            _end(first_error(errors))
+
+
+@click.group(cls=_Main, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="rocketchat-livechat-relay")
 def main() -> None:
     """Deliver Rocket.Chat's livechat events to webhooks: durable, in order, with a record of every attempt."""
@@ -41,10 +57,7 @@ def main() -> None:
 @_CONFIG
 def run(config_path: Path) -> None:
     """Run the relay until SIGTERM or SIGINT."""
-    try:
-        config = load(config_path)
-    except ConfigurationError as error:
-        _fail(error, 2)
+    config = load(config_path)
     log.configure(config.log.level, config.log.format)
     _run_until_signal(lambda stop: App(config).run(stop))
 
@@ -75,6 +88,8 @@ def demo(seconds: float, mongodb_uri: str | None, keep: Path | None) -> None:
 
 config.add_commands(main)
 deliveries.add_commands(main, _CONFIG)
+backfill.add_commands(main, _CONFIG)
+position.add_commands(main, _CONFIG)
 
 
 def _run_until_signal(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
@@ -85,21 +100,9 @@ def _run_until_signal(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]
             loop.add_signal_handler(number, stop.set)
         await work(stop)
 
-    try:
-        asyncio.run(run_it())
-    except DaemonError as error:
-        _end(error)
-    except BaseExceptionGroup as group:
-        errors = group.subgroup(DaemonError)
-        if errors is None:
-            raise
-        _end(first_error(errors))
+    asyncio.run(run_it())
 
 
 def _end(error: DaemonError) -> NoReturn:
-    _fail(error, 2 if isinstance(error, ConfigurationError) else 1)
-
-
-def _fail(error: DaemonError, code: int) -> NoReturn:
     click.echo(f"error: {error}\nhint: {error.hint}", err=True)
-    sys.exit(code)
+    sys.exit(2 if isinstance(error, ConfigurationError) else 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 
 class DaemonError(Exception):
     """Something that ends the process or a command; `hint` says what to do about it."""
@@ -27,7 +29,10 @@ class OutboxError(DaemonError):
     """The outbox file cannot be used: locked by another relay, written by a newer version, or not writable."""
 
 
-def first_error(group: BaseExceptionGroup[DaemonError]) -> DaemonError:
+E = TypeVar("E", bound=DaemonError)
+
+
+def first_error(group: BaseExceptionGroup[E]) -> E:
     """The first error of a group of groups."""
     error = group.exceptions[0]
     return first_error(error) if isinstance(error, BaseExceptionGroup) else error

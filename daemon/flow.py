@@ -11,15 +11,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from daemon.capture.stream import ChangeStream
 from daemon.clock import Clock, wait_until_set
 from daemon.compose.composer import Composer
 from daemon.compose.files import with_tokens
+from daemon.compose.gather import before
 from daemon.compose.json_text import with_answer
 from daemon.compose.lookup import Lookup
+from daemon.compose.recovery import Recovery, Span
+from daemon.compose.traces import SEARCH_BACK
 from daemon.errors import ConfigurationError, DaemonError
 from daemon.log import get_logger
 from daemon.metrics import Metrics
@@ -220,13 +224,45 @@ async def start_position(stream: ChangeStream, outbox: SqliteOutbox, first: Posi
     return position
 
 
-async def restart_position(stream: ChangeStream, outbox: SqliteOutbox) -> tuple[Position, timedelta | None]:
-    """Give up the lost position and go on from now; also gives how long a time of the stream is left out."""
-    lost = await outbox.position()
-    position = await stream.current_position()
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A part of the stream that can no longer be read, and how many deliveries were made from stored data instead."""
+
+    since: datetime
+    until: datetime
+    recovered: int = 0
+
+
+async def restart_position(stream: ChangeStream, outbox: SqliteOutbox) -> tuple[Position, Gap]:
+    """Give up the lost position and go on from now."""
+    position, gap = await _gap(stream, outbox)
     await outbox.jump(position)
-    gap = None if lost is None else timedelta(seconds=position.cluster_time.time - lost.cluster_time.time)
     return position, gap
+
+
+async def heal_position(
+    stream: ChangeStream, recovery: Recovery, outbox: SqliteOutbox, wake_relay: Callable[[], None]
+) -> tuple[Position, Gap]:
+    """Make what the lost part of the stream told from stored data, then go on from now.
+
+    The position moves when all of it is in the outbox: what happens from now on comes after it, and a healing that is
+    interrupted begins again, without giving anything twice.
+    """
+    position, gap = await _gap(stream, outbox)
+    span = Span(gap.since - SEARCH_BACK, gap.until + SEARCH_BACK, at=before(position.cluster_time))
+    async for _, events in recovery.events(span, await recovery.rooms(span)):
+        gap = replace(gap, recovered=gap.recovered + await outbox.add(events))
+        wake_relay()
+    await outbox.jump(position)
+    return position, gap
+
+
+async def _gap(stream: ChangeStream, outbox: SqliteOutbox) -> tuple[Position, Gap]:
+    lost = await outbox.position()
+    now = await stream.current_position()
+    since = now if lost is None else lost
+    since_time, now_time = (datetime.fromtimestamp(position.cluster_time.time, UTC) for position in (since, now))
+    return now, Gap(since_time, now_time)
 
 
 async def until(stopping: asyncio.Event, source: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:

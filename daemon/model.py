@@ -131,7 +131,8 @@ class Pairing:
 class NewEvent:
     """An event for `endpoints` (each with its profile): with its bodies, as an intent, or skipped for a reason.
 
-    `type` is that of the webhook, or `Change` for a change that could not be understood.
+    `type` is that of the webhook, or `Change` for a change that could not be understood. `recovered`: made from stored data, not
+    from a change.
     """
 
     id: str
@@ -143,6 +144,7 @@ class NewEvent:
     intent: Intent | None = None
     skipped: str | None = None
     pairing: Pairing | None = None
+    recovered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +188,7 @@ class Delivery:
     body: Body
     answer: bytes | None = None
     probe: bool = False
+    recovered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

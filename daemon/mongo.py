@@ -50,8 +50,9 @@ REPLICA_SET_HINT = (
     "and name it in mongodb.uri (?replicaSet=rs0)"
 )
 LOST_HINT = (
-    "choose with capture.on_lost_position: `fail` stops here (now); `restart` goes on from now, and what happened in between is "
-    "not delivered. Set `restart` for one start, then set it back. A larger oplog (replSetResizeOplog) survives longer stops"
+    "choose with capture.on_lost_position: `fail` stops here (now); `heal` makes what is missing from stored rooms and messages; "
+    "`restart` goes on from now, and what happened in between is not delivered. A larger oplog (replSetResizeOplog) survives "
+    "longer stops"
 )
 
 
@@ -87,7 +88,7 @@ def classify(error: PyMongoError, moment: Moment, where: str) -> DaemonError | N
     if code == _TOO_LARGE:
         return PositionLostError(
             f"{where}: a change is larger than the 16 MB that a change stream can carry ({_name(error)})",
-            hint="stop the writer of that document; then start once with capture.on_lost_position: restart",
+            hint="stop the writer of that document; then start once with capture.on_lost_position: heal",
         )
     return None
 

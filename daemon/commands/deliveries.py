@@ -2,45 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
-import orjson
-from rich.console import Console
-from rich.table import Table
 
 from daemon import ops
-from daemon.clock import SystemClock
+from daemon.commands.progress import progress
+from daemon.commands.tables import Moment, print_json, print_table, show_time, table
 from daemon.config.file import load
-from daemon.config.types import parse_duration
+from daemon.config.root import Config
 from daemon.model import EventType
 from daemon.outbox import records
 from daemon.outbox.records import CAN_BE_RETRIED, OWED, Filter, Record, State
 
-_WIDTH = 240
-
-
-class _Time(click.ParamType[datetime]):
-    """A time, or how long ago."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """`2026-11-23T08:00:00Z`, or `2h` for two hours ago."""
-        try:
-            return SystemClock().now() - parse_duration(str(value))
-        except ValueError:
-            pass
-        try:
-            moment = datetime.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is neither a time such as 2026-11-23T08:00:00Z nor an age such as 2h", param, ctx)
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 
 def _filters(command: Callable[..., None]) -> Callable[..., None]:
@@ -53,9 +31,9 @@ def _filters(command: Callable[..., None]) -> Callable[..., None]:
             click.option("--type", "event_type", type=click.Choice([t.value for t in EventType]), help="Of this event type."),
             click.option("--session", help="Of this session (room id)."),
             click.option(
-                "--since", type=_Time(), help="That happened at or after this time (2026-11-23T08:00:00Z, or 2h for an age)."
+                "--since", type=Moment(), help="That happened at or after this time (2026-11-23T08:00:00Z, or 2h for an age)."
             ),
-            click.option("--until", type=_Time(), help="That happened before this time."),
+            click.option("--until", type=Moment(), help="That happened before this time."),
         )
     ):
         command = option(command)
@@ -63,16 +41,13 @@ def _filters(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _filter(
-    event_ids: tuple[str, ...], endpoint: str | None, states: tuple[str, ...], event_type: str | None, **rest: Any
+    config: Config, event_ids: tuple[str, ...], endpoint: str | None, states: tuple[str, ...], event_type: str | None, **rest: Any
 ) -> Filter:
-    return Filter(endpoint, tuple(State(state) for state in states), event_type, event_ids=event_ids, **rest)
+    chosen = tuple(State(state) for state in states)
+    return Filter(tuple(config.endpoints), endpoint, chosen, event_type, event_ids=event_ids, **rest)
 
 
-def _outbox(config_path: Path) -> Path:
-    return load(config_path).outbox.path
-
-
-def add_commands(main: click.Group, config_option: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
+def add_commands(main: click.Group, config_option: Decorator) -> None:
     """Add the group to the command line."""
 
     @main.group()
@@ -86,15 +61,16 @@ def add_commands(main: click.Group, config_option: Callable[[Callable[..., None]
     @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
     def list_(config_path: Path, limit: int, as_json: bool, **options: Any) -> None:
         """List deliveries, oldest first."""
-        wanted = _filter(**options)
-        with ops.opened(_outbox(config_path)) as connection:
+        config = load(config_path)
+        wanted = _filter(config, **options)
+        with ops.opened(config.outbox.path) as connection:
             found = list(records.select(connection, wanted, limit))
             total = records.count(connection, wanted)
         if as_json:
             for record in found:
-                _print_json(ops.as_json(record))
+                print_json(ops.as_json(record))
             return
-        _print_table(found)
+        _print_records(found)
         if total > len(found):
             click.echo(f"{len(found)} of {total}; --limit shows more, filters show others")
 
@@ -106,18 +82,20 @@ def add_commands(main: click.Group, config_option: Callable[[Callable[..., None]
     @click.option("--json", "as_json", is_flag=True, help="One JSON object an endpoint.")
     def show(config_path: Path, event_id: str, endpoint: str | None, body: bool, as_json: bool) -> None:
         """Show one event, every attempt of it, and on demand its payload."""
-        with ops.opened(_outbox(config_path)) as connection:
+        config = load(config_path)
+        wanted = Filter(tuple(config.endpoints), endpoint, event_ids=(event_id,))
+        with ops.opened(config.outbox.path) as connection:
             found = [
                 (record, records.attempts(connection, record), records.body(connection, record) if body else None)
-                for record in records.select(connection, Filter(endpoint, event_ids=(event_id,)))
+                for record in records.select(connection, wanted)
             ]
         if not found:
             raise click.ClickException(f"no delivery of {event_id}; `livechat-relay deliveries list` shows the ids")
         for record, attempts, content in found:
             if as_json:
-                _print_json(ops.as_json(record, attempts, content))
+                print_json(ops.as_json(record, attempts, content))
                 continue
-            _print_table([record])
+            _print_records([record])
             _print_attempts(attempts)
             if content is not None:
                 click.echo(content)
@@ -125,9 +103,27 @@ def add_commands(main: click.Group, config_option: Callable[[Callable[..., None]
     @deliveries.command()
     @config_option
     @_filters
+    def export(config_path: Path, **options: Any) -> None:
+        """Print deliveries with attempts and payloads, one JSON object a line: what visitors wrote included."""
+        config = load(config_path)
+        wanted = _filter(config, **options)
+        with ops.opened(config.outbox.path) as connection, progress("exporting deliveries") as report:
+            total = records.count(connection, wanted)
+            for done, record in enumerate(records.select(connection, wanted), start=1):
+                print_json(ops.as_json(record, records.attempts(connection, record), records.body(connection, record)))
+                report(done, total)
+
+    _add_actions(deliveries, config_option)
+
+
+def _add_actions(deliveries: click.Group, config_option: Decorator) -> None:
+    @deliveries.command()
+    @config_option
+    @_filters
     def retry(config_path: Path, **options: Any) -> None:
         """Send dead or cancelled deliveries again, with a new round of tries; suspended ones now."""
-        done, left = ops.retry(_outbox(config_path), _narrowed(_filter(**options), CAN_BE_RETRIED))
+        config = load(config_path)
+        done, left = ops.retry(config.outbox.path, _narrowed(_filter(config, **options), CAN_BE_RETRIED))
         click.echo(f"{done} will be sent again; a running relay begins within seconds")
         _say_left(left, "their payload is no longer kept, or they were changed meanwhile")
 
@@ -137,23 +133,36 @@ def add_commands(main: click.Group, config_option: Callable[[Callable[..., None]
     @click.option("--reason", default="cancelled by hand", show_default=True, help="Kept with each of them.")
     def cancel(config_path: Path, reason: str, **options: Any) -> None:
         """Give up what is owed; `retry` takes it back."""
-        done, left = ops.cancel(_outbox(config_path), _narrowed(_filter(**options), OWED), reason)
+        config = load(config_path)
+        done, left = ops.cancel(config.outbox.path, _narrowed(_filter(config, **options), OWED), reason)
         click.echo(f"{done} cancelled")
         _say_left(left, "in flight at the moment, or settled meanwhile")
 
     @deliveries.command()
     @config_option
-    @_filters
-    def export(config_path: Path, **options: Any) -> None:
-        """Print deliveries with attempts and payloads, one JSON object a line: what visitors wrote included."""
-        with ops.opened(_outbox(config_path)) as connection:
-            for record in records.select(connection, _filter(**options)):
-                _print_json(ops.as_json(record, records.attempts(connection, record), records.body(connection, record)))
+    @click.option("--from", "old", required=True, help="An endpoint that is no longer in the configuration.")
+    @click.option("--to", "new", required=True, help="The endpoint that takes its place.")
+    def move(config_path: Path, old: str, new: str) -> None:
+        """Give what an endpoint is owed, and its history, to another: after it was renamed.
+
+        Payloads that are composed already keep their shape.
+        """
+        config = load(config_path)
+        if new not in config.endpoints:
+            raise click.BadParameter(f"no such endpoint; there are {', '.join(config.endpoints)}", param_hint="--to")
+        if old in config.endpoints:
+            raise click.BadParameter(
+                f"{old} is still in the configuration: take it out, let the relay take that up, then move", param_hint="--from"
+            )
+        with progress("moving deliveries") as report:
+            moved, left = ops.move(config.outbox.path, old, new, report)
+        click.echo(f"{moved} moved from {old} to {new}; a running relay sends what is owed within seconds")
+        _say_left(left, f"{new} has them already, or they are in flight at the moment")
 
 
 def _narrowed(wanted: Filter, states: tuple[State, ...]) -> Filter:
     """A filter that changes something must name something."""
-    if wanted == Filter():
+    if wanted == Filter(wanted.configured):
         raise click.UsageError("name event ids, or narrow with an option such as --endpoint or --state")
     return wanted if wanted.states else replace(wanted, states=states)
 
@@ -163,47 +172,27 @@ def _say_left(left: int, why: str) -> None:
         click.echo(f"{left} left as they are: {why}", err=True)
 
 
-def _print_json(value: dict[str, Any]) -> None:
-    sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z))
-
-
-def _print_table(found: list[Record]) -> None:
-    table = _table("endpoint", "state", "happened", "tries", "next try", "event", "reason")
+def _print_records(found: list[Record]) -> None:
+    rows = table("endpoint", "state", "happened", "tries", "next try", "event", "reason")
     for record in found:
-        next_try = _time(record.next_try) if record.state in OWED else ""
+        next_try = show_time(record.next_try) if record.state in OWED else ""
         cells = (
             record.state.value,
-            _time(record.happened_at),
+            show_time(record.happened_at),
             str(record.attempts),
             next_try,
             record.event_id,
             record.reason or "",
         )
-        table.add_row(record.endpoint, *cells)
-    _print(table)
+        rows.add_row(record.endpoint, *cells)
+    print_table(rows)
 
 
 def _print_attempts(attempts: list[records.AttemptRecord]) -> None:
-    table = _table("try", "started", "seconds", "outcome", "answer")
+    rows = table("try", "started", "seconds", "outcome", "answer")
     for attempt in attempts:
         outcome = f"{attempt.outcome or 'in flight'} {attempt.status or ''}".strip()
         answer = attempt.error or (attempt.answer or b"").decode("utf-8", "replace")[:200]
         duration = "" if attempt.duration_s is None else f"{attempt.duration_s:.3f}"
-        table.add_row(str(attempt.number), _time(attempt.started_at), duration, outcome, answer)
-    _print(table)
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, no_wrap=True)
-    return table
-
-
-def _print(table: Table) -> None:
-    """One line a row, whatever the width: a narrow terminal wraps by itself, and `grep` finds whole lines."""
-    Console(width=max(Console().width, _WIDTH)).print(table, highlight=False, markup=False)
-
-
-def _time(moment: datetime | None) -> str:
-    return "" if moment is None else moment.strftime("%Y-%m-%d %H:%M:%S")
+        rows.add_row(str(attempt.number), show_time(attempt.started_at), duration, outcome, answer)
+    print_table(rows)

@@ -29,7 +29,7 @@ class ChannelPosts:
         """The event of a post, if it is an offline message. What can be read in two ways is delivered, and said to be
         doubtful.
         """
-        if not looks_like_offline_post(message) or room.get("name") not in self._channels():
+        if not looks_like_offline_post(message) or room.get("name") not in self.names():
             return []
         language = self._setting(documents.LANGUAGE)
         offline = parse_offline_post(str(message["msg"]), language if isinstance(language, str) and language else None)
@@ -57,17 +57,18 @@ class ChannelPosts:
             )
         ]
 
+    def names(self) -> set[object]:
+        """The names of the channels that are configured."""
+        names: set[object] = {self._setting(documents.OFFLINE_CHANNEL)}
+        names |= {department.get("offlineMessageChannelName") for department in self._states.all(Kind.DEPARTMENT)}
+        return names - {None, ""}
+
     def _departments(self, name: str | None) -> frozenset[str] | None:
         """The department that the post names, by name and id; a post without one tells nothing."""
         if name is None:
             return None
         same = {str(department["_id"]) for department in self._states.all(Kind.DEPARTMENT) if department.get("name") == name}
         return frozenset(same | {name})
-
-    def _channels(self) -> set[object]:
-        names: set[object] = {self._setting(documents.OFFLINE_CHANNEL)}
-        names |= {department.get("offlineMessageChannelName") for department in self._states.all(Kind.DEPARTMENT)}
-        return names - {None, ""}
 
     def _setting(self, name: str) -> object:
         setting = self._states.get(Kind.SETTING, name)

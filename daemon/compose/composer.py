@@ -18,7 +18,6 @@ from daemon.compose.fold import fold, nested_id, reduce, touches
 from daemon.compose.gather import Gatherer
 from daemon.compose.intents import OpenIntents, Part, Waiting
 from daemon.compose.json_text import encode
-from daemon.compose.leads import is_lead
 from daemon.compose.lookup import Lookup
 from daemon.compose.match import Endpoints
 from daemon.compose.payload.context import Context, decode_context, encode_context
@@ -233,11 +232,7 @@ class Composer:
                 self._complete(waiting, change.cluster_time)
                 break
         elif transitions.is_visitor_text(message) and self._endpoints.wanted(EventType.LEAD):
-            matches = is_lead(
-                str(message.get("msg") or ""),
-                phone_pattern=self._drafts.setting(documents.LEAD_PHONE),
-                email_pattern=self._drafts.setting(documents.LEAD_EMAIL),
-            )
+            matches = self._drafts.leads(message)
             if matches or "leads_without_match" in self._imitate:
                 self._emit(transitions.of_lead(change, room, matches=matches), change)
         transferred = transitions.remember_transfer(message, room)
@@ -289,11 +284,10 @@ class Composer:
     def _emit(self, transition: Transition, change: Change) -> None:
         if not self._endpoints.of(transition.type, self._drafts.traits(transition.room, transition.departments)):
             return
-        visitor = self._states.get(Kind.VISITOR, nested_id(transition.room, "v"))
-        if visitor is None or visitor.get("disabled") is True:
-            self._skip(transition, change, "the visitor no longer exists" if visitor is None else "the visitor was removed")
+        event = self._drafts.event(transition, change)
+        if event.skipped is not None:
+            self._append_skipped(event)
             return
-        event = self._drafts.event(transition, change, visitor)
         self._metrics.events.labels(event.type).inc()
         self._events.append(event)
         if event.intent is not None and event.intent.completed is None:
@@ -329,10 +323,7 @@ class Composer:
                 self._complete(waiting, at)
 
     def _skip(self, transition: Transition, change: Change, reason: str) -> None:
-        traits = self._drafts.traits(transition.room, transition.departments)
-        endpoints = self._endpoints.of(transition.type, traits)
-        session = str(transition.room["_id"])
-        self._append_skipped(NewEvent(transition.event_id, transition.type, session, change.wall_time, endpoints, skipped=reason))
+        self._append_skipped(self._drafts.skipped(transition, change, reason))
 
     def _append_skipped(self, event: NewEvent) -> None:
         if event.endpoints:

@@ -43,6 +43,7 @@ class Folded:
 
 
 _ALL = ("insert", "update", "replace", "delete")
+ROOMS = "rocketchat_room"
 MESSAGES = "rocketchat_message"
 UPLOADS = "rocketchat_uploads"
 STATISTICS = "rocketchat_statistics"
@@ -83,7 +84,7 @@ NOT_A_SAVE = ("status", "lastChat", "lastAgent", "activity", "department")
 FOLDED = (
     Folded(
         Kind.ROOM,
-        "rocketchat_room",
+        ROOMS,
         _ALL,
         (
             "_id", "t", "name", "fname", "label", "topic", "code", "ts", "lm", "tags", "livechatData", "departmentId",

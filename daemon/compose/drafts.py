@@ -11,6 +11,7 @@ from daemon.compose import documents
 from daemon.compose.documents import Kind
 from daemon.compose.fold import nested_id
 from daemon.compose.json_text import encode
+from daemon.compose.leads import is_lead
 from daemon.compose.match import Endpoints, Traits
 from daemon.compose.payload.context import Context, encode_context
 from daemon.compose.payload.messages import file_ids
@@ -60,11 +61,15 @@ class Drafts:
             department=self._department_name(visitor.get("department")),
         )
 
-    def event(self, transition: Transition, change: Change, visitor: Document) -> NewEvent:
-        """The event of a transition: with its bodies where everything is at hand, else as an intent."""
+    def event(self, transition: Transition, change: Change) -> NewEvent:
+        """The event of a transition: with bodies where everything is at hand, else as an intent; skipped without visitor."""
         room = transition.room
-        endpoints = self._endpoints.of(transition.type, self.traits(room, transition.departments))
-        event = NewEvent(transition.event_id, transition.type, str(room["_id"]), change.wall_time, endpoints)
+        visitor = self._states.get(Kind.VISITOR, nested_id(room, "v"))
+        if visitor is None or visitor.get("disabled") is True:
+            reason = "the visitor no longer exists" if visitor is None else "the visitor was removed"
+            return self.skipped(transition, change, reason)
+        event = self._bare(transition, change)
+        endpoints = event.endpoints
         context = replace(
             self.context(transition.type, room, visitor),
             extra=transition.extra,
@@ -84,6 +89,22 @@ class Drafts:
             context=encode_context(context),
         )
         return replace(event, intent=intent)
+
+    def skipped(self, transition: Transition, change: Change, reason: str) -> NewEvent:
+        """The event of a transition that cannot be composed."""
+        return replace(self._bare(transition, change), skipped=reason)
+
+    def _bare(self, transition: Transition, change: Change) -> NewEvent:
+        endpoints = self._endpoints.of(transition.type, self.traits(transition.room, transition.departments))
+        return NewEvent(transition.event_id, transition.type, str(transition.room["_id"]), change.wall_time, endpoints)
+
+    def leads(self, message: Document) -> bool:
+        """Whether a visitor's text holds an address, by the patterns of the settings."""
+        return is_lead(
+            str(message.get("msg") or ""),
+            phone_pattern=self.setting(documents.LEAD_PHONE),
+            email_pattern=self.setting(documents.LEAD_EMAIL),
+        )
 
     def traits(self, room: Document, departments: Iterable[str] = ()) -> Traits:
         """What filters look at in a room; `departments` are more ids that count."""

@@ -29,7 +29,7 @@ class Gatherer:
     async def gather(self, batch: Batch, waiting: Iterable[str]) -> dict[str, dict[str, Any]]:
         """Have what `batch` and the events that wait in these rooms need; gives the messages that it edits, by id, as before."""
         changes = batch.changes
-        at = _before(changes[0].cluster_time) if changes else batch.position.cluster_time
+        at = before(changes[0].cluster_time) if changes else batch.position.cluster_time
         if not self._prepared:
             await self._prepare(at)
             self._prepared = True
@@ -114,6 +114,6 @@ def _inserted(changes: Sequence[Change], kind: Kind) -> set[str]:
     return _texts(id_ for id_, operation in first.items() if operation == "insert")
 
 
-def _before(at: Timestamp) -> Timestamp:
+def before(at: Timestamp) -> Timestamp:
     """The last moment before `at`."""
     return Timestamp(at.time, at.inc - 1) if at.inc else Timestamp(at.time - 1, 2**32 - 1)

@@ -89,9 +89,13 @@ class Lookup:
                 found[document["_id"]] = document
         return found
 
+    async def select(self, find: Find, at: Timestamp | None) -> list[dict[str, Any]]:
+        """What a query finds, as of `at` where MongoDB can still tell, else as it is now."""
+        return list((await self._find(find, at)).documents)
+
     async def every(self, collection: str, fields: Collection[str], at: Timestamp | None) -> list[dict[str, Any]]:
         """All documents of a small collection."""
-        return list((await self._find(Find(collection, {}, fields), at)).documents)
+        return await self.select(Find(collection, {}, fields), at)
 
     async def transcript(self, room: str, at: Timestamp | None, cut: datetime) -> list[dict[str, Any]]:
         """The visible messages of a room in order of `ts`, as they were at `at`, or else those up to `cut` as they are now."""

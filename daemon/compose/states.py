@@ -133,6 +133,12 @@ class FoldedStates:
         self._changed.clear()
         return rows
 
+    def forget(self) -> None:
+        """Forget people, and what the next commit would keep: for readers that follow nothing."""
+        for kind in (Kind.VISITOR, Kind.USER):
+            self._memory[kind].clear()
+        self._changed.clear()
+
     def trim(self) -> None:
         """Forget in memory what was not used for longest; it is in the store. Call between a commit and the next batch."""
         for kind in (Kind.ROOM, Kind.VISITOR, Kind.USER, Kind.INQUIRY):

@@ -129,7 +129,7 @@ def remember(change: Change, before: Document | None, room: dict[str, Any]) -> d
 
 def remember_transfer(message: Document, room: dict[str, Any]) -> dict[str, Any] | None:
     """`room` with the mark of a transfer that a change of its department will use; None when `message` is no such transfer."""
-    if _scope(message) not in TO_DEPARTMENT:
+    if scope(message) not in TO_DEPARTMENT:
         return None
     return {**room, TRANSFER: {"_id": message["_id"], "ts": message.get("ts")}}
 
@@ -191,6 +191,14 @@ def is_closed(room: Document, at: datetime) -> bool:
     return isinstance(closed_at, datetime) and closed_at <= at
 
 
+def scope(message: Document) -> object:
+    """What kind of transfer a message tells of; None when it tells of none."""
+    data = message.get("transferData")
+    if message.get("t") != "livechat_transfer_history" or not isinstance(data, Mapping):
+        return None
+    return data.get("scope")
+
+
 def when(change: Change, name: str) -> int | str:
     """A time that tells this change from others of its kind: of the field if it is set, else of the change itself."""
     value = change.updated.get(name)
@@ -221,7 +229,7 @@ def _is_new(room: Document, inquiry: Document) -> bool:
 
 
 def _forwarded_to_agent(message: Document, room: Document) -> list[Transition]:
-    if _scope(message) not in TO_AGENT:
+    if scope(message) not in TO_AGENT:
         return []
     old = room.get(SERVED_BEFORE)
     return [
@@ -251,13 +259,6 @@ def _later(one: Any, other: Any) -> Any:
     if isinstance(one, datetime) and isinstance(other, datetime):
         return max(one, other)
     return one if other is None else other
-
-
-def _scope(message: Document) -> object:
-    data = message.get("transferData")
-    if message.get("t") != "livechat_transfer_history" or not isinstance(data, Mapping):
-        return None
-    return data.get("scope")
 
 
 def _removes(change: Change, name: str) -> bool:

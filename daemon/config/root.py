@@ -54,9 +54,10 @@ class CaptureSection(Section):
 
     start: Annotated[Literal["now"] | datetime, BeforeValidator(_start)] = "now"
     """Where the very first start begins: `now`, or a time such as 2026-11-23T08:00:00Z that the oplog still reaches."""
-    on_lost_position: Literal["fail", "restart"] = "fail"
-    """When the oplog no longer reaches back to where the relay stopped: `fail` (stop and say so) or `restart` (go on from now;
-    what happened in between is not delivered)."""
+    on_lost_position: Literal["fail", "heal", "restart"] = "fail"
+    """When the oplog no longer reaches back to where the relay stopped: `fail` (stop and say so), `heal` (make what is missing
+    from stored rooms and messages, then go on from now; what leaves no trace there is not delivered, such as
+    LivechatSessionQueued) or `restart` (go on from now; nothing of what happened in between is delivered)."""
 
     @field_validator("start")
     @classmethod
@@ -89,6 +90,16 @@ class ComposeSection(Section):
     """Defects of Rocket.Chat to reproduce, for receivers that count on them: `leads_without_match` (a LeadCapture for every
     message of a visitor, as 6.2 to 7.x send), `stale_taken` (LivechatSessionTaken with the room as before, as 6.11 and 6.12
     send) and `arbitrary_agent` (some user as agent of a session that has none, as 6.2 to 6.5 send)."""
+
+    @property
+    def address(self) -> str | None:
+        """`site_url` as text; None: read from Rocket.Chat's settings."""
+        return None if self.site_url is None else str(self.site_url)
+
+    @property
+    def version(self) -> str | None:
+        """`server_version`; None: as Rocket.Chat notes it."""
+        return None if self.server_version == "auto" else self.server_version
 
 
 def _sqlite_path(url: str) -> str:

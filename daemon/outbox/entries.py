@@ -39,13 +39,14 @@ def append(connection: sqlite3.Connection, commit: Commit, now: float) -> None:
     save_position(connection, commit.position, now)
 
 
-def append_event(connection: sqlite3.Connection, event: NewEvent, now: float) -> None:
-    """Keep one event, unless it is known already or its twin by another way came first."""
+def append_event(connection: sqlite3.Connection, event: NewEvent, now: float) -> int:
+    """Keep one event, unless it is known already or its twin by another way came first; gives how many deliveries are new."""
     if event.pairing is not None and _has_twin(connection, event.id, event.pairing):
-        return
+        return 0
     connection.execute(
-        "INSERT INTO events (id, type, session, happened_at, recorded_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
-        [event.id, event.type, event.session, event.happened_at.timestamp(), now],
+        "INSERT INTO events (id, type, session, happened_at, recorded_at, recovered) VALUES (?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (id) DO NOTHING",
+        [event.id, event.type, event.session, event.happened_at.timestamp(), now, event.recovered],
     )
     sequence = _sequence(connection, event.id)
     state = "skipped" if event.skipped is not None else "intent" if event.intent is not None else "pending"
@@ -60,7 +61,7 @@ def append_event(connection: sqlite3.Connection, event: NewEvent, now: float) ->
         ).rowcount
     ]
     if not new or event.skipped is not None:
-        return
+        return len(new)
     if event.intent is not None:
         _insert_intent(connection, sequence, event.intent)
     else:
@@ -70,6 +71,7 @@ def append_event(connection: sqlite3.Connection, event: NewEvent, now: float) ->
         "INSERT INTO lanes (endpoint, session, sequence, due) VALUES (?, ?, ?, ?) ON CONFLICT (endpoint, session) DO NOTHING",
         [(endpoint, event.session, sequence, due) for endpoint in new],
     )
+    return len(new)
 
 
 def _has_twin(connection: sqlite3.Connection, event_id: str, pairing: Pairing) -> bool:
@@ -133,6 +135,12 @@ def save_position(connection: sqlite3.Connection, position: Position, now: float
     token = None if position.token is None else bson.encode(position.token)
     row = [position.cluster_time.time, position.cluster_time.inc, token, now]
     connection.execute("INSERT OR REPLACE INTO position VALUES (1, ?, ?, ?, ?)", row)
+
+
+def jump(connection: sqlite3.Connection, position: Position, now: float) -> None:
+    """Go to another place in the stream. Folded state is dropped, since it missed what lies between."""
+    connection.execute("DELETE FROM states")
+    save_position(connection, position, now)
 
 
 def load_position(connection: sqlite3.Connection) -> Position | None:

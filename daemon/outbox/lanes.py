@@ -44,7 +44,8 @@ _FOLLOWING = (
     " AND state IN ('intent', 'pending', 'suspended') ORDER BY sequence LIMIT 1"
 )
 _TO_SEND = (
-    "SELECT d.attempts, d.failures, e.id, e.type, e.happened_at, e.recorded_at, d.round_at, b.content, b.slots, d.answer"
+    "SELECT d.attempts, d.failures, e.id, e.type, e.happened_at, e.recorded_at, d.round_at, b.content, b.slots, d.answer,"
+    " e.recovered"
     " FROM deliveries d"
     " JOIN events e ON e.sequence = d.sequence JOIN bodies b ON b.sequence = d.sequence AND b.profile = d.profile"
     " WHERE d.endpoint = ? AND d.sequence = ?"
@@ -147,7 +148,7 @@ def _claim_head(connection: sqlite3.Connection, lane: Lane, sequence: int, now: 
     if row is None:
         settle(connection, lane, sequence, "skipped", now, reason="its payload is no longer kept")
         return None
-    (attempt, failures, event_id, event_type, happened_at, recorded_at, round_at, content, slots, answer) = row
+    (attempt, failures, event_id, event_type, happened_at, recorded_at, round_at, content, slots, answer, recovered) = row
     if answer is None:
         answer = _freeze_answer(connection, lane, sequence)
     connection.execute("UPDATE lanes SET due = NULL WHERE endpoint = ? AND session = ?", [lane.endpoint, lane.session])
@@ -169,6 +170,7 @@ def _claim_head(connection: sqlite3.Connection, lane: Lane, sequence: int, now: 
         ),
         answer=answer or None,
         probe=probe,
+        recovered=bool(recovered),
     )
 
 

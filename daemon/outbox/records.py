@@ -7,7 +7,7 @@ sees the rest at its next poll.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -19,14 +19,14 @@ from daemon.outbox.lanes import AT_ONCE, Lane, as_time
 _PAGE = 500
 _COLUMNS = (
     "SELECT d.endpoint, d.sequence, e.id, e.type, d.session, d.state, d.attempts, e.happened_at, d.settled_at, l.due, d.reason,"
-    " d.profile FROM deliveries d JOIN events e ON e.sequence = d.sequence"
+    " d.profile, e.recovered FROM deliveries d JOIN events e ON e.sequence = d.sequence"
     " LEFT JOIN lanes l ON l.endpoint = d.endpoint AND l.sequence = d.sequence AND l.session = d.session"
 )
 _IN_FLIGHT = "SELECT 1 FROM lanes WHERE endpoint = ? AND session = ? AND sequence = ? AND due IS NULL"
 
 
 class State(StrEnum):
-    """What became of a delivery."""
+    """What became of a delivery. `orphaned` is never stored: owed to an endpoint that is no longer configured."""
 
     INTENT = "intent"
     PENDING = "pending"
@@ -35,16 +35,22 @@ class State(StrEnum):
     DEAD = "dead"
     SKIPPED = "skipped"
     CANCELLED = "cancelled"
+    ORPHANED = "orphaned"
 
 
-OWED = (State.INTENT, State.PENDING, State.SUSPENDED)
+OWED = (State.INTENT, State.PENDING, State.SUSPENDED, State.ORPHANED)
+_STORED_OWED = ("intent", "pending", "suspended")
 CAN_BE_RETRIED = (State.SUSPENDED, State.DEAD, State.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which deliveries; empty members do not narrow. Times are of what happened."""
+    """Which deliveries; empty members do not narrow. Times are of what happened.
 
+    What is owed to an endpoint that is not among `configured` is orphaned.
+    """
+
+    configured: Collection[str]
     endpoint: str | None = None
     states: Sequence[State] = ()
     type: str | None = None
@@ -59,7 +65,7 @@ class Filter:
         if self.endpoint:
             terms.append(("d.endpoint = ?", [self.endpoint]))
         if self.states:
-            terms.append((f"d.state IN ({_marks(self.states)})", [state.value for state in self.states]))
+            terms.append(self._in_states())
         if self.type:
             terms.append(("e.type = ?", [self.type]))
         if self.session:
@@ -71,6 +77,22 @@ class Filter:
         if self.event_ids:
             terms.append((f"e.id IN ({_marks(self.event_ids)})", list(self.event_ids)))
         return " AND ".join(term for term, _ in terms), [value for _, values in terms for value in values]
+
+    def _in_states(self) -> tuple[str, list[Any]]:
+        names = list(self.configured)
+        settled = [state.value for state in self.states if state not in OWED]
+        owed = [state.value for state in self.states if state in _STORED_OWED]
+        term = f"(d.state IN ({_marks(settled)}) OR (d.state IN ({_marks(owed)}) AND d.endpoint IN ({_marks(names)}))"
+        values = [*settled, *owed, *names]
+        if State.ORPHANED in self.states:
+            term += f" OR (d.state IN ({_marks(_STORED_OWED)}) AND d.endpoint NOT IN ({_marks(names)}))"
+            values += [*_STORED_OWED, *names]
+        return f"{term})", values
+
+    def state_of(self, endpoint: str, stored: str) -> State:
+        """The state of a delivery."""
+        orphaned = stored in _STORED_OWED and endpoint not in self.configured
+        return State.ORPHANED if orphaned else State(stored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +111,7 @@ class Record:
     next_try: datetime | None
     reason: str | None
     profile: str
+    recovered: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,29 +136,50 @@ def select(connection: sqlite3.Connection, wanted: Filter, limit: int | None = N
         size = _PAGE if left is None else min(_PAGE, left)
         query = f"{_COLUMNS} WHERE {condition} AND (d.sequence, d.endpoint) > (?, ?) ORDER BY d.sequence, d.endpoint LIMIT ?"
         rows = connection.execute(query, [*values, *after, size]).fetchall()
-        yield from (_record(row) for row in rows)
+        yield from (_record(row, wanted) for row in rows)
         if len(rows) < size:
             return
         after = (rows[-1][1], rows[-1][0])
         left = None if left is None else left - len(rows)
 
 
-def _record(row: Sequence[Any]) -> Record:
-    endpoint, sequence, event_id, event_type, session, state, tries, happened_at, settled_at, due, reason, profile = row
+def _record(row: Sequence[Any], wanted: Filter) -> Record:
+    (
+        endpoint,
+        sequence,
+        event_id,
+        event_type,
+        session,
+        state,
+        tries,
+        happened_at,
+        settled_at,
+        due,
+        reason,
+        profile,
+        recovered,
+    ) = row
     return Record(
         endpoint,
         sequence,
         event_id,
         event_type,
         session,
-        State(state),
+        wanted.state_of(endpoint, state),
         tries,
         as_time(happened_at),
         None if settled_at is None else as_time(settled_at),
         as_time(due) if due else None,
         reason,
         profile,
+        bool(recovered),
     )
+
+
+def is_known(connection: sqlite3.Connection, event_id: str, endpoint: str) -> bool:
+    """Whether an endpoint is owed an event, or ever was, as far back as ids are remembered."""
+    query = "SELECT 1 FROM deliveries d JOIN events e ON e.sequence = d.sequence WHERE e.id = ? AND d.endpoint = ?"
+    return connection.execute(query, [event_id, endpoint]).fetchone() is not None
 
 
 def count(connection: sqlite3.Connection, wanted: Filter) -> int:
@@ -194,7 +238,7 @@ def cancel(connection: sqlite3.Connection, record: Record, reason: str, now: flo
     state = connection.execute(
         "SELECT state FROM deliveries WHERE endpoint = ? AND sequence = ?", [record.endpoint, record.sequence]
     ).fetchone()
-    if state is None or state[0] not in OWED:
+    if state is None or state[0] not in _STORED_OWED:
         return False
     key = [record.endpoint, record.session, record.sequence]
     if state[0] != State.INTENT and connection.execute(_IN_FLIGHT, key).fetchone():

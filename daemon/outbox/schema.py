@@ -35,7 +35,8 @@ MIGRATIONS = (
         type TEXT NOT NULL,
         session TEXT NOT NULL,
         happened_at REAL NOT NULL,
-        recorded_at REAL NOT NULL
+        recorded_at REAL NOT NULL,
+        recovered INTEGER NOT NULL DEFAULT 0    -- 1: made from stored data, after its change was lost
     );
 
     -- Events that have their place but no body yet.
@@ -75,8 +76,8 @@ MIGRATIONS = (
         PRIMARY KEY (endpoint, sequence)
     ) WITHOUT ROWID;
     CREATE INDEX deliveries_owed ON deliveries (endpoint, session, sequence, state)
-        WHERE state IN ('intent', 'pending',
-    'suspended'); CREATE INDEX deliveries_suspended ON deliveries (endpoint, sequence) WHERE state = 'suspended';
+        WHERE state IN ('intent', 'pending', 'suspended');
+    CREATE INDEX deliveries_suspended ON deliveries (endpoint, sequence) WHERE state = 'suspended';
     CREATE INDEX deliveries_of_event ON deliveries (sequence);
     CREATE INDEX deliveries_dead ON deliveries (endpoint, sequence) WHERE state = 'dead';
 

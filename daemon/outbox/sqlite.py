@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -66,12 +66,7 @@ class SqliteOutbox:
 
     async def jump(self, position: Position) -> None:
         """Go to another place in the stream. Folded state is dropped, since it missed what lies between."""
-
-        def work(connection: sqlite3.Connection) -> None:
-            connection.execute("DELETE FROM states")
-            entries.save_position(connection, position, self._now())
-
-        await self._writer.run(work)
+        await self._writer.run(lambda connection: entries.jump(connection, position, self._now()))
 
     async def forget_position(self) -> None:
         """As if the relay had never been started, as far as the stream goes."""
@@ -83,9 +78,13 @@ class SqliteOutbox:
         """
         await self._writer.run(lambda connection: entries.append(connection, commit, self._now()))
 
-    async def add(self, event: NewEvent) -> None:
-        """Keep an event that did not come from the change stream."""
-        await self._writer.run(lambda connection: entries.append_event(connection, event, self._now()))
+    async def add(self, events: Sequence[NewEvent]) -> int:
+        """Keep events that did not come from the change stream, all or nothing; gives how many deliveries are new."""
+
+        def work(connection: sqlite3.Connection) -> int:
+            return sum(entries.append_event(connection, event, self._now()) for event in events)
+
+        return await self._writer.run(work)
 
     async def load_states(self, kind: str, ids: Collection[str]) -> Mapping[str, Document]:
         """The stored folded documents among `ids`."""

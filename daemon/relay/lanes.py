@@ -252,6 +252,7 @@ class Lanes:
             "outcome": describe(outcome),
             "duration_s": round(outcome.duration_s, 4),
             "bytes": len(delivery.body.content),
+            **({"recovered": True} if delivery.recovered else {}),
         }
         self._metrics.attempts.labels(self._endpoint, _label(outcome, verdict)).inc()
         age_s = (self._clock.now() - delivery.happened_at).total_seconds()

@@ -57,6 +57,8 @@ class Sender:
             "X-Livechat-Relay-Attempt": str(delivery.attempt),
             "X-Livechat-Relay-Sequence": str(delivery.sequence),
         }
+        if delivery.recovered:
+            headers["X-Livechat-Relay-Recovered"] = "true"
         # From a megabyte on aiohttp wants a stream, so that writing it lets others work in between.
         data = io.BytesIO(content) if len(content) > _LARGE_BODY else content
         started = self._clock.monotonic()

@@ -37,7 +37,7 @@ async def arrive(outbox: SqliteOutbox, *arrivals: NewEvent) -> None:
         if one.id.startswith("c"):
             await outbox.append(commit(one))
         else:
-            await outbox.add(one)
+            await outbox.add([one])
 
 
 def kept(path: Path) -> list[str]:

@@ -78,7 +78,7 @@ async def opened(path: Path, token: str = TOKEN) -> AsyncIterator[Door]:
     outbox = SqliteOutbox(path, clock=FakeClock(), metrics=Metrics())
 
     async def take(content: bytes) -> None:
-        await outbox.add(offline_event(content, ENDPOINTS, START))
+        await outbox.add([offline_event(content, ENDPOINTS, START)])
 
     port = free_port()
     server = Server(("127.0.0.1", port), Health(FakeClock()), Metrics(), Intake(token, take))
