@@ -112,6 +112,24 @@ def next_due(connection: sqlite3.Connection, endpoint: str) -> datetime | None:
     return as_time(min(found.values())) if found else None
 
 
+def waits_too_long(
+    connection: sqlite3.Connection, endpoint: str, longest_wait_s: float, probe_every_s: float, now: float
+) -> bool:
+    """Whether something waits longer than any wait is: the clock was set back."""
+    (due,) = connection.execute("SELECT max(due) FROM lanes WHERE endpoint = ? AND retry = 1", [endpoint]).fetchone()
+    probe = connection.execute("SELECT probe_at FROM endpoints WHERE name = ? AND down_since IS NOT NULL", [endpoint]).fetchone()
+    return (due or 0) > now + longest_wait_s or (probe is not None and probe[0] > now + probe_every_s)
+
+
+def mend_times(connection: sqlite3.Connection, endpoint: str, longest_wait_s: float, probe_every_s: float, now: float) -> int:
+    """Make due what waits longer than any wait is; gives how many lanes."""
+    query = "UPDATE endpoints SET probe_at = ? WHERE name = ? AND probe_at > ?"
+    connection.execute(query, [now, endpoint, now + probe_every_s])
+    return connection.execute(
+        "UPDATE lanes SET due = ? WHERE endpoint = ? AND retry = 1 AND due > ?", [now, endpoint, now + longest_wait_s]
+    ).rowcount
+
+
 def endpoint_state(connection: sqlite3.Connection, endpoint: str) -> EndpointState:
     """Whether an endpoint is down, and when it last took anything."""
     row = connection.execute("SELECT down_since, last_success_at FROM endpoints WHERE name = ?", [endpoint]).fetchone()

@@ -153,6 +153,13 @@ class SqliteOutbox:
         """Whether an endpoint is down, and when it last took anything."""
         return await self._read(lambda connection: lanes.endpoint_state(connection, endpoint))
 
+    async def mend_times(self, endpoint: str, longest_wait_s: float, probe_every_s: float) -> int:
+        """Make due what waits longer than any wait is, because the clock was set back; gives how many sessions."""
+        waits = (endpoint, longest_wait_s, probe_every_s)
+        if not await self._read(lambda connection: lanes.waits_too_long(connection, *waits, self._now())):
+            return 0
+        return await self._writer.run(lambda connection: lanes.mend_times(connection, *waits, self._now()))
+
     async def expire(self, endpoint: str, max_age_s: float) -> int:
         """Give up what waited too long for an endpoint that is down; gives how many of a page."""
         return await self._writer.run(lambda connection: lanes.expire(connection, endpoint, max_age_s, self._now()))

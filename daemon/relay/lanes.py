@@ -51,6 +51,9 @@ class Outbox(Protocol):
     async def settle(self, delivery: Delivery, recorded: Recorded) -> None:
         """Keep what came of an attempt and what follows from it."""
 
+    async def mend_times(self, endpoint: str, longest_wait_s: float, probe_every_s: float) -> int:
+        """Make due what waits longer than any wait is."""
+
     async def expire(self, endpoint: str, max_age_s: float) -> int:
         """Give up what waited too long for an endpoint that is down."""
 
@@ -159,6 +162,10 @@ class Lanes:
         now = self._clock.monotonic()
         if now - self._state_read_at >= _LONGEST_POLL_S:
             self._state_read_at = now
+            longest_s = self._policy.longest_wait.total_seconds()
+            mended = await self._outbox.mend_times(self._endpoint, longest_s, self._probe_every_s)
+            if mended:
+                log.warning("relay.clock_set_back", endpoint=self._endpoint, sessions=mended, note="they are tried now")
             before = self._state
             state = await self._outbox.endpoint_state(self._endpoint)
             if self._state is before:

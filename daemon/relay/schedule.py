@@ -40,6 +40,12 @@ class RetryPolicy:
     max_age: timedelta = timedelta(days=3)
     outage: bool = True
 
+    @property
+    def longest_wait(self) -> timedelta:
+        """No try is ever due later than so long from now."""
+        longest = max(self.waits) * (1 + self.jitter)
+        return max(longest, _LONGEST_RETRY_AFTER) if self.honour_retry_after else longest
+
 
 def decide(
     outcome: Outcome,

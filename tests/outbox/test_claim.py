@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from daemon.metrics import Metrics
-from daemon.model import Answered, Dead, Delivered, Delivery, Outcome, RetryAt, Verdict
+from daemon.model import Answered, Dead, Delivered, Delivery, Outcome, RetryAt, Suspended, Verdict
 from daemon.outbox.sqlite import Backlog, SqliteOutbox
 from tests.clocks import START, FakeClock
 from tests.outbox.events import DOWN, LATE, OK, REFUSED, TWO, bodies, commit, event, intent, look, settle
@@ -142,6 +142,19 @@ class TestClaim:
         await outbox.append(commit(event("m1")))
         clock.step(-3600)
         assert ids(await claim(outbox)) == ["m1"]
+
+    async def test_nor_what_waits_for_a_retry_for_longer_than_any_wait(self, outbox: SqliteOutbox, clock: FakeClock) -> None:
+        await outbox.append(commit(event("m1", "a"), event("m2", "b")))
+        one, two = await claim(outbox)
+        await fail(outbox, one, clock, 10)
+        await settle(outbox, two, DOWN, Suspended("no answer"))
+        assert await outbox.mend_times("crm", 10.0, 30.0) == 0
+        clock.step(-3600)
+        assert await outbox.mend_times("archive", 10.0, 30.0) == 0
+        assert await outbox.mend_times("crm", 10.0, 30.0) == 2
+        assert (await outbox.claim_probe("crm"))[0] != [], "the probe does not wait for an hour either"
+        clock.advance(1)
+        assert ids(await claim(outbox)) != []
 
 
 class TestSettle:

@@ -342,6 +342,25 @@ class TestTries:
         assert "visitor wrote" not in str(logs)
 
 
+class TestClock:
+    async def test_set_back_by_an_hour_a_retry_comes_within_seconds(self, relay: Relay) -> None:
+        statuses = iter((500, 200))
+
+        async def answer(_: Delivery) -> Outcome:
+            return Answered(next(statuses), b"", 0.01)
+
+        relay.endpoint.answer = answer
+        await relay.outbox.append(events("a1"))
+        lanes = relay.lanes()
+        with structlog.testing.capture_logs() as logs:
+            async with relay.running(lanes):
+                await relay.settled(lanes, lambda: look(relay.path, "SELECT failures FROM deliveries") == [1])
+                relay.clock.step(-3600)
+                relay.clock.advance(6)
+                await relay.settled(lanes, lambda: relay.states() == {"a1": "delivered"})
+        assert [line["sessions"] for line in logs if line["event"] == "relay.clock_set_back"] == [1]
+
+
 class TestFairness:
     async def test_retries_take_a_quarter_while_fresh_events_wait(self, relay: Relay) -> None:
         relay.endpoint.answer = answers(500)
@@ -435,7 +454,7 @@ class TestWaking:
         class SlowDisk:
             """The outbox, whose commits take a while."""
 
-            settle, expire = relay.outbox.settle, relay.outbox.expire
+            settle, expire, mend_times = relay.outbox.settle, relay.outbox.expire, relay.outbox.mend_times
             claim_probe, endpoint_state = relay.outbox.claim_probe, relay.outbox.endpoint_state
 
             async def claim(self, endpoint: str, limit: int, retries: int) -> tuple[list[Delivery], datetime | None]:
@@ -523,7 +542,7 @@ class TestStopping:
         class Slow:
             """The outbox, slow to settle."""
 
-            claim, expire = relay.outbox.claim, relay.outbox.expire
+            claim, expire, mend_times = relay.outbox.claim, relay.outbox.expire, relay.outbox.mend_times
             claim_probe, endpoint_state = relay.outbox.claim_probe, relay.outbox.endpoint_state
 
             async def settle(self, *what: Any) -> None:
@@ -548,7 +567,7 @@ class TestStopping:
         class Broken:
             """The outbox, on a full disk."""
 
-            claim, expire = relay.outbox.claim, relay.outbox.expire
+            claim, expire, mend_times = relay.outbox.claim, relay.outbox.expire, relay.outbox.mend_times
             claim_probe, endpoint_state = relay.outbox.claim_probe, relay.outbox.endpoint_state
 
             async def settle(self, *what: Any) -> None:
