@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from daemon import ops
-from daemon.clock import SystemClock
 from daemon.config.file import load
-from daemon.config.types import parse_duration
 from daemon.model import EventType
 from daemon.outbox import records
 from daemon.outbox.records import CAN_BE_RETRIED, OWED, Filter, Record, State
@@ -33,14 +31,9 @@ class _Time(click.ParamType[datetime]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         """`2026-11-23T08:00:00Z`, or `2h` for two hours ago."""
         try:
-            return SystemClock().now() - parse_duration(str(value))
-        except ValueError:
-            pass
-        try:
-            moment = datetime.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is neither a time such as 2026-11-23T08:00:00Z nor an age such as 2h", param, ctx)
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            return ops.moment(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def _filters(command: Callable[..., None]) -> Callable[..., None]:
@@ -127,9 +120,9 @@ def add_commands(main: click.Group, config_option: Callable[[Callable[..., None]
     @_filters
     def retry(config_path: Path, **options: Any) -> None:
         """Send dead or cancelled deliveries again, with a new round of tries; suspended ones now."""
-        done, left = ops.retry(_outbox(config_path), _narrowed(_filter(**options), CAN_BE_RETRIED))
-        click.echo(f"{done} will be sent again; a running relay begins within seconds")
-        _say_left(left, "their payload is no longer kept, or they were changed meanwhile")
+        changed = ops.retry(_outbox(config_path), _narrowed(_filter(**options), CAN_BE_RETRIED))
+        click.echo(f"{changed.done} will be sent again; a running relay begins within seconds")
+        _say_left(changed.left, "their payload is no longer kept, or they were changed meanwhile")
 
     @deliveries.command()
     @config_option
@@ -137,9 +130,9 @@ def add_commands(main: click.Group, config_option: Callable[[Callable[..., None]
     @click.option("--reason", default="cancelled by hand", show_default=True, help="Kept with each of them.")
     def cancel(config_path: Path, reason: str, **options: Any) -> None:
         """Give up what is owed; `retry` takes it back."""
-        done, left = ops.cancel(_outbox(config_path), _narrowed(_filter(**options), OWED), reason)
-        click.echo(f"{done} cancelled")
-        _say_left(left, "in flight at the moment, or settled meanwhile")
+        changed = ops.cancel(_outbox(config_path), _narrowed(_filter(**options), OWED), reason)
+        click.echo(f"{changed.done} cancelled")
+        _say_left(changed.left, "in flight at the moment, or settled meanwhile")
 
     @deliveries.command()
     @config_option
