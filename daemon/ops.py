@@ -20,7 +20,7 @@ import orjson
 from daemon.clock import SystemClock
 from daemon.config.types import parse_duration
 from daemon.errors import OutboxError
-from daemon.outbox import figures, records
+from daemon.outbox import records
 from daemon.outbox.records import AttemptRecord, Filter, Place, Record
 from daemon.outbox.schema import VERSION
 from daemon.outbox.writer import write_error
@@ -124,11 +124,6 @@ def _each(
         seen += len(found)
         place = Place(found[-1].sequence, found[-1].endpoint) if len(found) == _PAGE else None
     return Changed(done, seen - done, place)
-
-
-def endpoints(connection: sqlite3.Connection) -> tuple[list[figures.Backlog], list[figures.EndpointRow]]:
-    """What each endpoint is owed, and whether it is up; endpoints that are no longer configured included."""
-    return figures.backlog(connection), figures.endpoint_rows(connection)
 
 
 def moment(text: str) -> datetime:

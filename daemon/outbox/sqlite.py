@@ -36,7 +36,6 @@ class SqliteOutbox:
             self._lock.release()
             raise
         self._clock = clock
-        self._path = path
         self._reading = _Reader(path, "outbox-reader")
         self._figures = _Reader(path, "outbox-figures")  # counting takes its time; nobody is to wait for it
 
