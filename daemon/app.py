@@ -118,7 +118,7 @@ class App:
             for name in set(engine.config.endpoints) - set(following.config.endpoints):
                 self.metrics.forget_endpoint(name)
             engine = following
-            self._manager.reloaded()
+            self._manager.reloaded(self.health.note)
 
     async def _await_halt(self, outbox: SqliteOutbox, stop: asyncio.Event, halt: asyncio.Event) -> None:
         """Set `halt` when stopped, or when there is an engine to follow."""
@@ -131,7 +131,7 @@ class App:
                 self._manager.reloading()
                 self._following = await self._read_again(outbox)
                 if self._following is None:
-                    self._manager.reloaded()
+                    self._manager.reloaded(self.health.note)
         finally:
             halt.set()
 

@@ -69,7 +69,7 @@ def opened(path: Path, *, writing: bool = False, longest_s: float | None = None)
         finally:
             connection.close()
     except sqlite3.Error as error:
-        if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
             raise OutboxError(
                 f"this takes longer than {longest_s:g} s",
                 hint="narrow it by session, by endpoint, or by states other than delivered",

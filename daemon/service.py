@@ -29,10 +29,10 @@ class ServiceManager:
         if self._ready:
             self._send(f"RELOADING=1\nMONOTONIC_USEC={int(self._clock.monotonic() * 1_000_000)}")
 
-    def reloaded(self) -> None:
-        """The reload is over, whether it changed anything or not."""
+    def reloaded(self, note: str | None) -> None:
+        """The reload is over, whether it changed anything or not; `note` says what the operator has to know of it."""
         if self._ready:
-            self._send("READY=1")
+            self._send(f"READY=1\nSTATUS={note or 'reloaded'}")
 
     def status(self, text: str) -> None:
         """One line for `systemctl status`, which also feeds the watchdog."""

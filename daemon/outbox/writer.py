@@ -120,7 +120,7 @@ class Writer:
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or self._closed:
+                if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY or self._closed:
                     raise
                 self.waiting = True
                 log.warning("outbox.busy", file=str(self._path), reason="another process is writing to it", next="waiting")
@@ -172,7 +172,8 @@ def connect(path: Path) -> sqlite3.Connection:
 
 def write_error(path: Path, error: BaseException) -> OutboxError:
     """The error with what helps."""
-    if isinstance(error, sqlite3.DatabaseError) and error.sqlite_errorname in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
+    # What Python's module raises by itself has no name of SQLite's.
+    if getattr(error, "sqlite_errorname", None) in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
         return OutboxError(
             f"{path} is no outbox, or a damaged one: {error}",
             hint="name another file in outbox.url, or put a copy of the outbox back in its place",
