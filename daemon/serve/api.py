@@ -54,7 +54,7 @@ class Operation(NamedTuple):
     summary: str
     given: type[calls.Given]
     answer: Any
-    refusals: tuple[int, ...]
+    refusals: tuple[int, ...]  # beside 400, 401 and 403, which every call can meet
     token: Token
     handler: Handler
 
@@ -204,7 +204,7 @@ class Api:
         """The description of this API."""
         from daemon.serve.openapi import describe  # noqa: PLC0415 - it is made from OPERATIONS below
 
-        return describe(OPERATIONS, self.version)
+        return await self._run(lambda: describe(OPERATIONS, self.version))
 
 
 OPERATIONS = (
@@ -218,20 +218,20 @@ OPERATIONS = (
     ),
     Operation(
         "GET", "/deliveries", "listDeliveries", "Deliveries in the order of their events, a page at a time.",
-        calls.ListQuery, calls.DeliveryPage, (400, 503), Token.NEVER, Api.list_deliveries,
+        calls.ListQuery, calls.DeliveryPage, (503,), Token.NEVER, Api.list_deliveries,
     ),
     Operation(
         "GET", "/deliveries/{event_id}", "showDelivery", "One event at every endpoint, with every attempt.",
-        calls.ShowQuery, calls.Deliveries, (400, 404, 503), Token.WITH_BODY, Api.show_delivery,
+        calls.ShowQuery, calls.Deliveries, (404, 503), Token.WITH_BODY, Api.show_delivery,
     ),
     Operation(
         "POST", "/deliveries/retry", "retryDeliveries",
         "Send dead or cancelled deliveries again, with a new round of tries; suspended ones now. At most 1000 a call.",
-        calls.Selection, calls.Changes, (400, 413, 415, 503), Token.ALWAYS, Api.retry_deliveries,
+        calls.Selection, calls.Changes, (413, 415, 503), Token.ALWAYS, Api.retry_deliveries,
     ),
     Operation(
         "POST", "/deliveries/cancel", "cancelDeliveries", "Give up what is owed; retry takes it back. At most 1000 a call.",
-        calls.CancelBody, calls.Changes, (400, 413, 415, 503), Token.ALWAYS, Api.cancel_deliveries,
+        calls.CancelBody, calls.Changes, (413, 415, 503), Token.ALWAYS, Api.cancel_deliveries,
     ),
     Operation(
         "GET", "/openapi.json", "describeApi", "This description.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -21,8 +21,9 @@ _REFUSALS = {
 }
 
 
-def describe(operations: Sequence[Operation], version: str) -> dict[str, Any]:
-    """The whole description."""
+@cache
+def describe(operations: tuple[Operation, ...], version: str) -> dict[str, Any]:
+    """The whole description. Making it takes a while, once."""
     answers = [("answer " + operation.name, "serialization", TypeAdapter(operation.answer)) for operation in operations]
     bodies = [("body " + operation.name, "validation", TypeAdapter(operation.given)) for operation in operations]
     refusal = ("refusal", "serialization", TypeAdapter(Refusal))
@@ -51,7 +52,7 @@ def describe(operations: Sequence[Operation], version: str) -> dict[str, Any]:
 
 def _operation(operation: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
     answer = schemas["answer " + operation.name]
-    refusals = sorted({*operation.refusals, 401, 403})
+    refusals = sorted({400, 401, 403, *operation.refusals})
     described: dict[str, Any] = {
         "operationId": operation.name,
         "summary": operation.summary,
