@@ -295,7 +295,8 @@ class TestChange:
 
     async def test_nothing_named_changes_nothing(self, asker: Asker) -> None:
         await fill(asker.outbox)
-        for body in ({}, {"event_id": []}, {"state": []}):
+        bodies: tuple[dict[str, list[str]], ...] = ({}, {"event_id": []}, {"state": []})
+        for body in bodies:
             assert (await asker.post("/deliveries/cancel", body))[0] == 400
         assert look(asker.path, "SELECT count(*) FROM deliveries WHERE state = 'cancelled'") == [0]
 
