@@ -56,10 +56,11 @@ def main() -> None:
 @main.command()
 @_CONFIG
 def run(config_path: Path) -> None:
-    """Run the relay until SIGTERM or SIGINT."""
+    """Run the relay until SIGTERM or SIGINT; SIGHUP reads the configuration again."""
     config = load(config_path)
     log.configure(config.log.level, config.log.format)
-    _run_until_signal(lambda stop: App(config).run(stop))
+    app = App(config, read_config=lambda: load(config_path))
+    _run_until_signal(app.run, app.reload)
 
 
 @main.command()
@@ -92,12 +93,16 @@ backfill.add_commands(main, _CONFIG)
 position.add_commands(main, _CONFIG)
 
 
-def _run_until_signal(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+def _run_until_signal(
+    work: Callable[[asyncio.Event], Coroutine[Any, Any, None]], reload: Callable[[], None] | None = None
+) -> None:
     async def run_it() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        if reload is not None:
+            loop.add_signal_handler(signal.SIGHUP, reload)
         await work(stop)
 
     asyncio.run(run_it())

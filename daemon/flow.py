@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from daemon.capture.stream import ChangeStream
 from daemon.clock import Clock, wait_until_set
@@ -42,8 +42,18 @@ _MEASURE_EVERY_S = 5.0
 log = get_logger("flow")
 
 
+class Observer(Protocol):
+    """Who wants to know how reading goes."""
+
+    def capture_paused(self, reason: str | None) -> None:
+        """Called when reading waits for a reason, and when it goes on."""
+
+    def capture_lag(self, lag_s: float) -> None:
+        """Called with the age of the newest change read; 0 when there is nothing more to read."""
+
+
 class Intake:
-    """From MongoDB to the outbox."""
+    """From MongoDB to the outbox. `read_at` and `composed_at` are when its two loops last turned."""
 
     def __init__(
         self,
@@ -52,7 +62,7 @@ class Intake:
         composer: Composer,
         outbox: SqliteOutbox,
         wake_relay: Callable[[], None],
-        paused: Callable[[str | None], None],
+        observer: Observer,
         max_size: int,
         clock: Clock,
         metrics: Metrics,
@@ -61,12 +71,12 @@ class Intake:
         self._composer = composer
         self._outbox = outbox
         self._wake_relay = wake_relay
-        self._paused = paused
+        self._observer = observer
         self._max_size = max_size
         self._measured_at = -_MEASURE_EVERY_S
         self._clock = clock
         self._metrics = metrics
-        self._saved_at = clock.monotonic()
+        self._saved_at = self.read_at = self.composed_at = clock.monotonic()
         self._to_compose = asyncio.Event()
         self._composed = asyncio.Event()
         self._backlog = 0
@@ -84,6 +94,7 @@ class Intake:
         """Read changes, fold and match them, keep what they mean. When told to stop a batch in hand is given up or kept whole."""
         async with aclosing(until(stopping, self._stream.batches(position))) as batches:
             async for batch in batches:
+                self.read_at = self._clock.monotonic()
                 if not await self._room_on_disk(batch, stopping):
                     return
                 commit = await until_stopped(stopping, self._composer.compose(batch))
@@ -98,6 +109,7 @@ class Intake:
     async def compose_intents(self, stopping: asyncio.Event) -> None:
         """Give a body to every intent that is complete: now, in the order they happened, several at once."""
         while not stopping.is_set():
+            self.composed_at = self._clock.monotonic()
             self._to_compose.clear()
             intents = await self._outbox.complete_intents(_COMPOSED_AT_ONCE)
             if intents:
@@ -138,10 +150,11 @@ class Intake:
             self._wake_relay()
 
     def _observe(self, batch: Batch) -> None:
-        if batch.idle:
-            self._metrics.lag.set(0)
-        elif batch.changes:
-            self._metrics.lag.set(max(0.0, (self._clock.now() - batch.changes[-1].wall_time).total_seconds()))
+        if not batch.idle and not batch.changes:
+            return
+        lag_s = 0.0 if batch.idle else max(0.0, (self._clock.now() - batch.changes[-1].wall_time).total_seconds())
+        self._metrics.lag.set(lag_s)
+        self._observer.capture_lag(lag_s)
 
     async def _room_on_disk(self, batch: Batch, stopping: asyncio.Event) -> bool:
         """Wait while the outbox is as large as it may be; False when told to stop meanwhile."""
@@ -151,6 +164,7 @@ class Intake:
         self._measured_at = now
         full = False
         while (size := await self._outbox.size()) > self._max_size:
+            self.read_at = self._clock.monotonic()
             if not full:
                 full = True
                 since = datetime.fromtimestamp(batch.position.cluster_time.time, UTC).isoformat()
@@ -158,12 +172,12 @@ class Intake:
                 log.error(
                     "capture.paused", reason=reason, position=since, note="MongoDB's oplog must reach back to it when it goes on"
                 )
-                self._paused(reason)
+                self._observer.capture_paused(reason)
             if await wait_until_set(stopping, _MEASURE_EVERY_S):
                 return False
         if full:
             log.warning("capture.goes_on", size=size)
-            self._paused(None)
+            self._observer.capture_paused(None)
         return True
 
     async def _room_to_compose(self, stopping: asyncio.Event) -> None:
@@ -171,6 +185,7 @@ class Intake:
         snapshots.
         """
         while self._backlog > _MOST_TO_COMPOSE and not stopping.is_set():
+            self.read_at = self._clock.monotonic()
             self._composed.clear()
             await until_stopped(stopping, wait_until_set(self._composed, _POLL_S))
 

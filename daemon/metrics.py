@@ -98,6 +98,11 @@ class Metrics:
             registry=self.registry,
         )
 
+    def forget_endpoint(self, name: str) -> None:
+        """An endpoint is no longer configured: it is neither up nor down. What it is still owed stays in the figures."""
+        for gauge in (self.endpoint_up, self.in_flight):
+            gauge.remove_by_labels({"endpoint": name})
+
     def render(self) -> bytes:
         """The metrics in Prometheus' text format."""
         return generate_latest(self.registry)

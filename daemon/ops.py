@@ -1,13 +1,17 @@
-"""What an operator does to a relay by hand, running or stopped. Used by the command line."""
+"""What an operator does to a relay by hand, running or stopped. Used by the command line and by the API of the running relay.
+
+Every call has a connection of its own, reads and writes in short pages, and may run in a thread beside the relay.
+"""
 
 from __future__ import annotations
 
 import base64
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +19,46 @@ import orjson
 from bson.timestamp import Timestamp
 
 from daemon.clock import SystemClock
+from daemon.config.types import parse_duration
 from daemon.errors import OutboxError
 from daemon.model import Position
 from daemon.outbox import entries, records
 from daemon.outbox.lanes import as_time
 from daemon.outbox.lock import Lock
 from daemon.outbox.move import move_owed, move_settled
-from daemon.outbox.records import AttemptRecord, Filter, Record
+from daemon.outbox.records import AttemptRecord, Filter, Place, Record
 from daemon.outbox.schema import VERSION
 from daemon.outbox.writer import write_error
 
+_PAGE = 200  # in a transaction: the relay waits while one is open
+_BUSY_MS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What came of an action: how many were changed, how many could not be, and where to go on (None: nothing is left)."""
+
+    done: int
+    left: int
+    following: Place | None
+
 
 @contextmanager
-def opened(path: Path, *, writing: bool = False) -> Iterator[sqlite3.Connection]:
-    """A connection to an outbox that exists, beside the relay or without it. Raises `OutboxError` when that cannot be."""
+def opened(path: Path, *, writing: bool = False, longest_s: float | None = None) -> Iterator[sqlite3.Connection]:
+    """A connection to an outbox that exists, beside the relay or without it. Raises `OutboxError` when that cannot be, or when
+    what is asked takes longer than `longest_s`.
+    """
     if not path.exists():
         raise OutboxError(
             f"there is no outbox at {path}", hint="check outbox.url in the configuration; the relay makes it when it runs"
         )
     try:
         mode = "rw" if writing else "ro"
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None)
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+        )
         try:
-            connection.execute("PRAGMA busy_timeout = 10000")
+            connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version != VERSION:
                 raise OutboxError(
@@ -46,13 +67,34 @@ def opened(path: Path, *, writing: bool = False) -> Iterator[sqlite3.Connection]
                 )
             if writing:
                 connection.execute("BEGIN IMMEDIATE")
-            yield connection
+            with _interrupted_after(connection, longest_s):
+                yield connection
             if writing:
                 connection.execute("COMMIT")
         finally:
             connection.close()
     except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+            raise OutboxError(
+                f"this takes longer than {longest_s:g} s",
+                hint="narrow it by session, by endpoint, or by states other than delivered",
+            ) from error
         raise write_error(path, error) from error
+
+
+@contextmanager
+def _interrupted_after(connection: sqlite3.Connection, longest_s: float | None) -> Iterator[None]:
+    if longest_s is None:
+        yield
+        return
+    timer = threading.Timer(longest_s, connection.interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()  # it must not interrupt a connection that is closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +127,15 @@ def set_position(path: Path, at: datetime) -> None:
         entries.jump(connection, Position(Timestamp(int(at.timestamp()), 0)), SystemClock().now().timestamp())
 
 
-def retry(path: Path, wanted: Filter) -> tuple[int, int]:
-    """Owe dead and cancelled deliveries again; gives how many were, and how many could not be."""
-    return _each(path, wanted, records.retry)
+def retry(path: Path, wanted: Filter, after: Place | None = None, limit: int | None = None) -> Changed:
+    """Owe dead and cancelled deliveries again."""
+    return _each(path, wanted, records.retry, after, limit)
 
 
-def cancel(path: Path, wanted: Filter, reason: str) -> tuple[int, int]:
-    """Give up owed deliveries; gives how many were, and how many could not be (settled, or in flight)."""
+def cancel(path: Path, wanted: Filter, reason: str, after: Place | None = None, limit: int | None = None) -> Changed:
+    """Give up owed deliveries; what is settled already or in flight is left."""
     now = SystemClock().now().timestamp()
-    return _each(path, wanted, lambda connection, record: records.cancel(connection, record, reason, now))
+    return _each(path, wanted, lambda connection, record: records.cancel(connection, record, reason, now), after, limit)
 
 
 def move(path: Path, old: str, new: str, report: Callable[[int, int], None]) -> tuple[int, int]:
@@ -102,7 +144,7 @@ def move(path: Path, old: str, new: str, report: Callable[[int, int], None]) -> 
     Owed events go first, session by session in their order; then what is settled, so that it is not sent again.
     """
     with opened(path) as connection:
-        total = records.count(connection, Filter((), old))
+        total = records.count(connection, Filter(old))
     moved = 0
     session: str | None = ""
     while session is not None:  # short transactions: the relay waits while one is open
@@ -119,14 +161,40 @@ def move(path: Path, old: str, new: str, report: Callable[[int, int], None]) -> 
     return moved, total - moved
 
 
-def _each(path: Path, wanted: Filter, action: Any) -> tuple[int, int]:
+def _each(
+    path: Path,
+    wanted: Filter,
+    action: Callable[[sqlite3.Connection, Record], bool],
+    after: Place | None,
+    limit: int | None,
+) -> Changed:
+    """Do `action` to what matches after a place, a page at a time. What enters the outbox meanwhile is left alone."""
+    done = seen = 0
+    place: Place | None = after or Place()
     with opened(path) as connection:
-        found = list(records.select(connection, wanted))
-    done = 0
-    for start in range(0, len(found), 200):  # short transactions: the relay waits while one is open
-        with opened(path, writing=True) as connection:
-            done += sum(action(connection, record) for record in found[start : start + 200])
-    return done, len(found) - done
+        last = records.last_sequence(connection)
+    while place is not None and (limit is None or seen < limit):
+        with opened(path) as connection:
+            found = [record for record in records.page(connection, wanted, place, _PAGE) if record.sequence <= last]
+        if found:
+            with opened(path, writing=True) as connection:
+                done += sum(action(connection, record) for record in found)
+        seen += len(found)
+        place = Place(found[-1].sequence, found[-1].endpoint) if len(found) == _PAGE else None
+    return Changed(done, seen - done, place)
+
+
+def moment(text: str) -> datetime:
+    """`2026-11-23T08:00:00Z`, or `2h` for two hours ago. Raises `ValueError` for anything else."""
+    try:
+        return SystemClock().now() - parse_duration(text)
+    except ValueError:
+        pass
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is neither a time such as 2026-11-23T08:00:00Z nor an age such as 2h") from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def as_json(record: Record, attempts: list[AttemptRecord] | None = None, body: bytes | None = None) -> dict[str, Any]:

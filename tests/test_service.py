@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from daemon.service import ServiceManager
+from tests.clocks import FakeClock
 
 
 @pytest.fixture
@@ -50,7 +51,36 @@ def test_a_status_is_one_line(systemd: socket.socket) -> None:
 
 def test_stopping(systemd: socket.socket) -> None:
     ServiceManager().stopping()
-    assert systemd.recv(4096) == b"STOPPING=1"
+    assert systemd.recv(4096).split(b"\n")[0] == b"STOPPING=1"
+
+
+def test_a_reload_is_told_with_its_time(systemd: socket.socket) -> None:
+    manager = ServiceManager(FakeClock())
+    manager.ready()
+    manager.reloading()
+    manager.reloaded(None)
+    assert systemd.recv(4096) == b"READY=1"
+    assert systemd.recv(4096) == b"RELOADING=1\nMONOTONIC_USEC=1000000000"
+    assert systemd.recv(4096) == b"READY=1\nSTATUS=reloaded"
+
+
+def test_a_reload_during_the_start_is_not_told(systemd: socket.socket) -> None:
+    """Its READY=1 would end the start before the change stream is open."""
+    manager = ServiceManager()
+    manager.reloading()
+    manager.reloaded(None)
+    assert silent(systemd)
+
+
+def test_ready_that_nobody_heard_is_said_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    manager = ServiceManager()
+    manager.ready()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        listener.settimeout(1)
+        manager.ready()
+        assert listener.recv(4096) == b"READY=1"
 
 
 def test_an_abstract_socket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

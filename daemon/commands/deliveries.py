@@ -44,7 +44,7 @@ def _filter(
     config: Config, event_ids: tuple[str, ...], endpoint: str | None, states: tuple[str, ...], event_type: str | None, **rest: Any
 ) -> Filter:
     chosen = tuple(State(state) for state in states)
-    return Filter(tuple(config.endpoints), endpoint, chosen, event_type, event_ids=event_ids, **rest)
+    return Filter(endpoint, chosen, event_type, event_ids=event_ids, configured=tuple(config.endpoints), **rest)
 
 
 def add_commands(main: click.Group, config_option: Decorator) -> None:
@@ -83,7 +83,7 @@ def add_commands(main: click.Group, config_option: Decorator) -> None:
     def show(config_path: Path, event_id: str, endpoint: str | None, body: bool, as_json: bool) -> None:
         """Show one event, every attempt of it, and on demand its payload."""
         config = load(config_path)
-        wanted = Filter(tuple(config.endpoints), endpoint, event_ids=(event_id,))
+        wanted = Filter(endpoint, event_ids=(event_id,), configured=tuple(config.endpoints))
         with ops.opened(config.outbox.path) as connection:
             found = [
                 (record, records.attempts(connection, record), records.body(connection, record) if body else None)
@@ -123,9 +123,9 @@ def _add_actions(deliveries: click.Group, config_option: Decorator) -> None:
     def retry(config_path: Path, **options: Any) -> None:
         """Send dead or cancelled deliveries again, with a new round of tries; suspended ones now."""
         config = load(config_path)
-        done, left = ops.retry(config.outbox.path, _narrowed(_filter(config, **options), CAN_BE_RETRIED))
-        click.echo(f"{done} will be sent again; a running relay begins within seconds")
-        _say_left(left, "their payload is no longer kept, or they were changed meanwhile")
+        changed = ops.retry(config.outbox.path, _narrowed(_filter(config, **options), CAN_BE_RETRIED))
+        click.echo(f"{changed.done} will be sent again; a running relay begins within seconds")
+        _say_left(changed.left, "their payload is no longer kept, or they were changed meanwhile")
 
     @deliveries.command()
     @config_option
@@ -134,9 +134,9 @@ def _add_actions(deliveries: click.Group, config_option: Decorator) -> None:
     def cancel(config_path: Path, reason: str, **options: Any) -> None:
         """Give up what is owed; `retry` takes it back."""
         config = load(config_path)
-        done, left = ops.cancel(config.outbox.path, _narrowed(_filter(config, **options), OWED), reason)
-        click.echo(f"{done} cancelled")
-        _say_left(left, "in flight at the moment, or settled meanwhile")
+        changed = ops.cancel(config.outbox.path, _narrowed(_filter(config, **options), OWED), reason)
+        click.echo(f"{changed.done} cancelled")
+        _say_left(changed.left, "in flight at the moment, or settled meanwhile")
 
     @deliveries.command()
     @config_option
@@ -162,7 +162,7 @@ def _add_actions(deliveries: click.Group, config_option: Decorator) -> None:
 
 def _narrowed(wanted: Filter, states: tuple[State, ...]) -> Filter:
     """A filter that changes something must name something."""
-    if wanted == Filter(wanted.configured):
+    if not wanted.narrows:
         raise click.UsageError("name event ids, or narrow with an option such as --endpoint or --state")
     return wanted if wanted.states else replace(wanted, states=states)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import click
@@ -11,8 +11,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from daemon.clock import SystemClock
-from daemon.config.types import parse_duration
+from daemon import ops
 
 _WIDTH = 240
 
@@ -27,14 +26,9 @@ class Moment(click.ParamType[datetime]):
         if isinstance(value, datetime):
             return value
         try:
-            return SystemClock().now() - parse_duration(str(value))
-        except ValueError:
-            pass
-        try:
-            moment = datetime.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is neither a time such as 2026-11-23T08:00:00Z nor an age such as 2h", param, ctx)
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            return ops.moment(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def table(*columns: str) -> Table:

@@ -73,6 +73,8 @@ class Lookup:
         self._clock = clock
         self._metrics = metrics
         self._reported = False
+        self.waited_at = clock.monotonic()
+        """When MongoDB last could not be read, and was waited for."""
         self._secret: str | None = None
         self._secret_due = 0.0
         self._secret_lock = asyncio.Lock()
@@ -176,6 +178,7 @@ class Lookup:
             return result
 
     def _report(self, error: BaseException) -> None:
+        self.waited_at = self._clock.monotonic()
         if not self._reported:
             log.warning(
                 "compose.read_failed",

@@ -74,7 +74,7 @@ def _yaml_fault(error: Exception) -> str:
 
 
 def _unreadable(config: Config) -> Iterable[str]:
-    readers: list[Callable[[], str]] = [config.mongodb.connection_string, config.intake.token]
+    readers: list[Callable[[], str]] = [config.mongodb.connection_string, config.intake.token, config.serve.token]
     readers += [partial(endpoint.token, name) for name, endpoint in config.endpoints.items()]
     for read in readers:
         try:

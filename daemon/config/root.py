@@ -21,8 +21,10 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from daemon.config.endpoint import EndpointSection
 from daemon.config.types import PositiveDuration, Section, read_secret
+from daemon.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX = "LIVECHAT_RELAY_"
+_SHORTEST_TOKEN = 16
 
 
 class MongoSection(Section):
@@ -179,10 +181,34 @@ class IntakeSection(Section):
 
 
 class ServeSection(Section):
-    """The operator's window: /livez, /readyz, /metrics."""
+    """The operator's window: /livez, /readyz, /metrics, and the API under /api/v1."""
 
     listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:8940"
-    """Address and port. Keep it on loopback: it has no password."""
+    """Address and port. Keep it on loopback: who reaches it sees ids and states of deliveries, and on another address calls of
+    the API need the token."""
+    api_token: SecretStr | None = None
+    """The token for calls of the API that change something or show what visitors wrote (`Authorization: Bearer ...`). Without
+    one they are refused."""
+    api_token_file: Path | None = None
+    """A file that holds the token; used instead of `api_token`."""
+
+    @model_validator(mode="after")
+    def _one_token(self) -> ServeSection:
+        if self.api_token is not None and self.api_token_file is not None:
+            raise ValueError("give api_token or api_token_file, not both")
+        if self.api_token is not None and len(self.api_token.get_secret_value()) < _SHORTEST_TOKEN:
+            raise ValueError(f"api_token needs {_SHORTEST_TOKEN} characters or more: `openssl rand -hex 32` makes one")
+        return self
+
+    def token(self) -> str:
+        """The token of the API, empty when none is set. Raises `ConfigurationError` when its file cannot be read."""
+        token = read_secret(self.api_token_file, self.api_token or SecretStr(""), "serve.api_token_file")
+        if token and len(token) < _SHORTEST_TOKEN:
+            raise ConfigurationError(
+                f"serve.api_token_file: the token has fewer than {_SHORTEST_TOKEN} characters",
+                hint="`openssl rand -hex 32` makes one",
+            )
+        return token
 
     @property
     def address(self) -> tuple[str, int]:
@@ -227,7 +253,7 @@ class Config(BaseSettings):
     intake: IntakeSection = IntakeSection()
     """Offline messages by Rocket.Chat's own webhook, at POST /intake/offline on serve.listen."""
     serve: ServeSection = ServeSection()
-    """The operator's window: /livez, /readyz, /metrics."""
+    """The operator's window: /livez, /readyz, /metrics, and the API under /api/v1."""
     log: LogSection = LogSection()
     """Logs, on standard output."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -19,9 +19,15 @@ from daemon.outbox.lanes import AT_ONCE, Lane, as_time
 _PAGE = 500
 _COLUMNS = (
     "SELECT d.endpoint, d.sequence, e.id, e.type, d.session, d.state, d.attempts, e.happened_at, d.settled_at, l.due, d.reason,"
-    " d.profile, e.recovered FROM deliveries d JOIN events e ON e.sequence = d.sequence"
-    " LEFT JOIN lanes l ON l.endpoint = d.endpoint AND l.sequence = d.sequence AND l.session = d.session"
+    " d.profile, e.recovered"
 )
+_NEXT_TRY = " LEFT JOIN lanes l ON l.endpoint = d.endpoint AND l.sequence = d.sequence AND l.session = d.session"
+# Each of these gives deliveries in their order; CROSS JOIN keeps SQLite from turning the join around.
+_OF_SESSION = "events e INDEXED BY events_of_session CROSS JOIN deliveries d INDEXED BY deliveries_of_event USING (sequence)"
+_OF_EVENTS = "events e CROSS JOIN deliveries d INDEXED BY deliveries_of_event USING (sequence)"
+_UNFINISHED = "deliveries d INDEXED BY deliveries_unfinished CROSS JOIN events e USING (sequence)"
+_OF_ENDPOINT = "deliveries d CROSS JOIN events e USING (sequence)"
+_ALL = "deliveries d INDEXED BY deliveries_of_event CROSS JOIN events e USING (sequence)"
 _IN_FLIGHT = "SELECT 1 FROM lanes WHERE endpoint = ? AND session = ? AND sequence = ? AND due IS NULL"
 
 
@@ -47,10 +53,9 @@ CAN_BE_RETRIED = (State.SUSPENDED, State.DEAD, State.CANCELLED)
 class Filter:
     """Which deliveries; empty members do not narrow. Times are of what happened.
 
-    What is owed to an endpoint that is not among `configured` is orphaned.
+    What is owed to an endpoint that is not among `configured` is orphaned; None: nothing is.
     """
 
-    configured: Collection[str]
     endpoint: str | None = None
     states: Sequence[State] = ()
     type: str | None = None
@@ -58,10 +63,30 @@ class Filter:
     since: datetime | None = None
     until: datetime | None = None
     event_ids: Sequence[str] = ()
+    configured: Collection[str] | None = None
+
+    @property
+    def narrows(self) -> bool:
+        """Whether it names anything."""
+        return replace(self, configured=None) != Filter()
+
+    def source(self) -> str:
+        """The tables to read, in the way that meets the fewest rows that do not match."""
+        if self.event_ids:
+            return _OF_EVENTS
+        if self.session:
+            return _OF_SESSION
+        if self._unfinished():
+            return _UNFINISHED
+        return _OF_ENDPOINT if self.endpoint else _ALL
+
+    def _unfinished(self) -> bool:
+        return bool(self.states) and State.DELIVERED not in self.states
 
     def sql(self) -> tuple[str, list[Any]]:
         """A condition on `d` (deliveries) and `e` (events), and its parameters."""
-        terms: list[tuple[str, list[Any]]] = [("1", [])]
+        # The index of what is not delivered can be used only where the condition says so in so many words.
+        terms: list[tuple[str, list[Any]]] = [("d.state <> 'delivered'" if self._unfinished() else "1", [])]
         if self.endpoint:
             terms.append(("d.endpoint = ?", [self.endpoint]))
         if self.states:
@@ -69,7 +94,7 @@ class Filter:
         if self.type:
             terms.append(("e.type = ?", [self.type]))
         if self.session:
-            terms.append(("d.session = ?", [self.session]))
+            terms.append(("e.session = ?", [self.session]))
         if self.since:
             terms.append(("e.happened_at >= ?", [self.since.timestamp()]))
         if self.until:
@@ -79,11 +104,13 @@ class Filter:
         return " AND ".join(term for term, _ in terms), [value for _, values in terms for value in values]
 
     def _in_states(self) -> tuple[str, list[Any]]:
+        states = [state.value for state in self.states if state is not State.ORPHANED]
+        if self.configured is None:
+            return f"d.state IN ({_marks(states)})", [*states]
         names = list(self.configured)
-        settled = [state.value for state in self.states if state not in OWED]
-        owed = [state.value for state in self.states if state in _STORED_OWED]
+        settled, owed = [s for s in states if s not in _STORED_OWED], [s for s in states if s in _STORED_OWED]
         term = f"(d.state IN ({_marks(settled)}) OR (d.state IN ({_marks(owed)}) AND d.endpoint IN ({_marks(names)}))"
-        values = [*settled, *owed, *names]
+        values: list[Any] = [*settled, *owed, *names]
         if State.ORPHANED in self.states:
             term += f" OR (d.state IN ({_marks(_STORED_OWED)}) AND d.endpoint NOT IN ({_marks(names)}))"
             values += [*_STORED_OWED, *names]
@@ -91,7 +118,7 @@ class Filter:
 
     def state_of(self, endpoint: str, stored: str) -> State:
         """The state of a delivery."""
-        orphaned = stored in _STORED_OWED and endpoint not in self.configured
+        orphaned = self.configured is not None and endpoint not in self.configured and stored in _STORED_OWED
         return State.ORPHANED if orphaned else State(stored)
 
 
@@ -127,38 +154,43 @@ class AttemptRecord:
     answer: bytes | None
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in the list of deliveries: after this one."""
+
+    sequence: int = 0
+    endpoint: str = ""
+
+
+def page(connection: sqlite3.Connection, wanted: Filter, after: Place, size: int) -> list[Record]:
+    """At most `size` deliveries after a place, in the order of their events."""
+    condition, values = wanted.sql()
+    ordered = "e" if wanted.event_ids or wanted.session else "d"
+    query = (
+        f"{_COLUMNS} FROM {wanted.source()}{_NEXT_TRY} WHERE {condition} AND ({ordered}.sequence, d.endpoint) > (?, ?)"
+        f" AND {ordered}.sequence >= ? ORDER BY {ordered}.sequence, d.endpoint LIMIT ?"
+    )
+    rows = connection.execute(query, [*values, after.sequence, after.endpoint, after.sequence, size]).fetchall()
+    return [_record(row, wanted) for row in rows]
+
+
 def select(connection: sqlite3.Connection, wanted: Filter, limit: int | None = None) -> Iterator[Record]:
     """Deliveries in the order of their events, read a page at a time, so that no read is long."""
-    condition, values = wanted.sql()
-    after = (0, "")
+    after = Place()
     left = limit
     while left is None or left > 0:
         size = _PAGE if left is None else min(_PAGE, left)
-        query = f"{_COLUMNS} WHERE {condition} AND (d.sequence, d.endpoint) > (?, ?) ORDER BY d.sequence, d.endpoint LIMIT ?"
-        rows = connection.execute(query, [*values, *after, size]).fetchall()
-        yield from (_record(row, wanted) for row in rows)
-        if len(rows) < size:
+        found = page(connection, wanted, after, size)
+        yield from found
+        if len(found) < size:
             return
-        after = (rows[-1][1], rows[-1][0])
-        left = None if left is None else left - len(rows)
+        after = Place(found[-1].sequence, found[-1].endpoint)
+        left = None if left is None else left - len(found)
 
 
 def _record(row: Sequence[Any], wanted: Filter) -> Record:
-    (
-        endpoint,
-        sequence,
-        event_id,
-        event_type,
-        session,
-        state,
-        tries,
-        happened_at,
-        settled_at,
-        due,
-        reason,
-        profile,
-        recovered,
-    ) = row
+    endpoint, sequence, event_id, event_type, session, state, tries, happened_at, settled_at, due, reason, *rest = row
+    profile, recovered = rest
     return Record(
         endpoint,
         sequence,
@@ -182,10 +214,16 @@ def is_known(connection: sqlite3.Connection, event_id: str, endpoint: str) -> bo
     return connection.execute(query, [event_id, endpoint]).fetchone() is not None
 
 
+def last_sequence(connection: sqlite3.Connection) -> int:
+    """The newest event's."""
+    (found,) = connection.execute("SELECT max(sequence) FROM events").fetchone()
+    return found or 0
+
+
 def count(connection: sqlite3.Connection, wanted: Filter) -> int:
     """How many deliveries there are."""
     condition, values = wanted.sql()
-    query = f"SELECT count(*) FROM deliveries d JOIN events e ON e.sequence = d.sequence WHERE {condition}"  # noqa: S608 - ours
+    query = f"SELECT count(*) FROM {wanted.source()} WHERE {condition}"  # noqa: S608 - ours
     return int(connection.execute(query, values).fetchone()[0])
 
 

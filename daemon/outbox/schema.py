@@ -38,6 +38,7 @@ MIGRATIONS = (
         recorded_at REAL NOT NULL,
         recovered INTEGER NOT NULL DEFAULT 0    -- 1: made from stored data, after its change was lost
     );
+    CREATE INDEX events_of_session ON events (session);
 
     -- Events that have their place but no body yet.
     CREATE TABLE intents (
@@ -79,7 +80,8 @@ MIGRATIONS = (
         WHERE state IN ('intent', 'pending', 'suspended');
     CREATE INDEX deliveries_suspended ON deliveries (endpoint, sequence) WHERE state = 'suspended';
     CREATE INDEX deliveries_of_event ON deliveries (sequence);
-    CREATE INDEX deliveries_dead ON deliveries (endpoint, sequence) WHERE state = 'dead';
+    -- For the operator: what is not delivered, in the order in which it happened.
+    CREATE INDEX deliveries_unfinished ON deliveries (sequence, endpoint, state) WHERE state <> 'delivered';
 
     -- The head of each lane: the first owed event of a session at an endpoint, and when its next attempt is due.
     -- due NULL: not to be claimed, because the event has no body yet or an attempt is in flight.

@@ -6,7 +6,6 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -18,22 +17,12 @@ from daemon.metrics import Metrics
 from daemon.model import Body, Commit, Delivery, Document, EndpointState, Intent, NewEvent, Position, Profile, Recorded
 from daemon.mongo import CODEC
 from daemon.outbox import entries, lanes, prune
-from daemon.outbox.lanes import as_time
+from daemon.outbox.figures import Backlog, backlog
 from daemon.outbox.lock import Lock
 from daemon.outbox.writer import Writer, write_error
 
 T = TypeVar("T")
 _IDS_PER_QUERY = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """What an endpoint is owed."""
-
-    endpoint: str
-    owed: int
-    dead: int
-    oldest: datetime | None
 
 
 class SqliteOutbox:
@@ -47,9 +36,13 @@ class SqliteOutbox:
             self._lock.release()
             raise
         self._clock = clock
-        self._path = path
         self._reading = _Reader(path, "outbox-reader")
         self._figures = _Reader(path, "outbox-figures")  # counting takes its time; nobody is to wait for it
+
+    @property
+    def waiting(self) -> bool:
+        """Another process is writing to the file, and nothing can be kept before it is done."""
+        return self._writer.waiting
 
     async def close(self) -> None:
         """Finish what was asked for, then give up the file."""
@@ -182,21 +175,7 @@ class SqliteOutbox:
 
     async def backlog(self) -> list[Backlog]:
         """What is owed and dead, by endpoint; endpoints that are no longer configured included."""
-
-        def work(connection: sqlite3.Connection) -> list[Backlog]:
-            owed = connection.execute(
-                "SELECT endpoint, count(*), min(sequence) FROM deliveries INDEXED BY deliveries_owed"
-                " WHERE state IN ('intent', 'pending', 'suspended') GROUP BY endpoint"
-            ).fetchall()
-            query = "SELECT endpoint, count(*) FROM deliveries INDEXED BY deliveries_dead WHERE state = 'dead' GROUP BY endpoint"
-            dead = dict(connection.execute(query).fetchall())
-            result = []
-            for endpoint, count, first in owed:
-                (at,) = connection.execute("SELECT happened_at FROM events WHERE sequence = ?", [first]).fetchone()
-                result.append(Backlog(endpoint, count, dead.pop(endpoint, 0), as_time(at)))
-            return [*result, *(Backlog(endpoint, 0, count, None) for endpoint, count in dead.items())]
-
-        return await self._figures.run(work)
+        return await self._figures.run(backlog)
 
     async def prune(self, retention: prune.Retention, place: prune.Place) -> prune.Place | None:
         """Forget what is old enough in the page after `place`; gives the next place, None at the end of the round."""

@@ -8,6 +8,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,21 +33,23 @@ class _Job:
 
     def resolve(self, result: Any, error: BaseException | None) -> None:
         def settle() -> None:
-            if self.future.cancelled():
+            if self.future.done():
                 return
             if error is not None:
                 self.future.set_exception(error)
             else:
                 self.future.set_result(result)
 
-        self.loop.call_soon_threadsafe(settle)
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self.loop.call_soon_threadsafe(settle)
 
 
 class Writer:
     """Runs work on the outbox's only writing connection. Work is done in the order it was asked for.
 
     `run` returns after the commit is on disk. Should the file not take it, everybody in the commit gets `OutboxError`, and
-    nothing of it is kept. Work that raises gets its own error, and takes nobody with it.
+    nothing of it is kept. Work that raises gets its own error, and takes nobody with it. Should the thread itself fail, everybody
+    who asked and who asks later gets `OutboxError`: nobody waits for ever.
     """
 
     def __init__(self, path: Path, metrics: Metrics) -> None:
@@ -54,6 +57,8 @@ class Writer:
         self._path = path
         self._connection = connect(path)
         self._closed = False
+        self.waiting = False
+        """Another process is writing to the file, and this one waits for it."""
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="outbox-writer", daemon=True)
         self._thread.start()
@@ -75,24 +80,39 @@ class Writer:
         self._connection.close()
 
     def _work(self) -> None:
-        while True:
-            job = self._jobs.get()
-            if job is None:
-                return
-            jobs = [job]
-            last = False
-            while len(jobs) < _MOST_IN_A_COMMIT:
-                try:
-                    more = self._jobs.get_nowait()
-                except queue.Empty:
-                    break
-                if more is None:
-                    last = True
-                    break
-                jobs.append(more)
-            self._commit(jobs)
-            if last:
-                return
+        taken: list[_Job] = []
+        try:
+            while self._take(taken):
+                self._commit(taken)
+            self._commit(taken)
+        except BaseException as error:  # noqa: BLE001 - whoever asked has to know, whatever it is
+            try:
+                log.critical("outbox.writer_failed", error=f"{type(error).__name__}: {error}", next="the relay ends")
+            finally:
+                self._refuse(taken, write_error(self._path, error))
+
+    def _take(self, taken: list[_Job]) -> bool:
+        """Wait for work and take what there is; False when it is the last."""
+        taken.clear()
+        job = self._jobs.get()
+        while job is not None:
+            taken.append(job)
+            if len(taken) == _MOST_IN_A_COMMIT:
+                return True
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                return True
+        return False
+
+    def _refuse(self, jobs: list[_Job], error: OutboxError) -> None:
+        """Nothing can be kept any more: say so to everybody, until closed."""
+        for job in jobs:
+            job.resolve(None, error)
+        while not (self._closed and self._jobs.empty()):
+            following = self._jobs.get()
+            if following is not None:
+                following.resolve(None, error)
 
     def _begin(self) -> None:
         """Begin, however long somebody else holds the file: a command that was suspended, a shell that was left open."""
@@ -100,13 +120,17 @@ class Writer:
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or self._closed:
+                if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY or self._closed:
                     raise
+                self.waiting = True
                 log.warning("outbox.busy", file=str(self._path), reason="another process is writing to it", next="waiting")
             else:
+                self.waiting = False
                 return
 
     def _commit(self, jobs: list[_Job]) -> None:
+        if not jobs:
+            return
         try:
             self._begin()
             results = [job.work(self._connection) for job in jobs]
@@ -146,9 +170,10 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def write_error(path: Path, error: Exception) -> OutboxError:
+def write_error(path: Path, error: BaseException) -> OutboxError:
     """The error with what helps."""
-    if isinstance(error, sqlite3.DatabaseError) and error.sqlite_errorname in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
+    # What Python's module raises by itself has no name of SQLite's.
+    if getattr(error, "sqlite_errorname", None) in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
         return OutboxError(
             f"{path} is no outbox, or a damaged one: {error}",
             hint="name another file in outbox.url, or put a copy of the outbox back in its place",

@@ -102,6 +102,11 @@ class Lanes:
         self.turned_at = clock.monotonic()
         metrics.in_flight.labels(endpoint)
 
+    @property
+    def down_since(self) -> datetime | None:
+        """Since when the endpoint is down; None: it is up."""
+        return self._state.down_since
+
     def wake(self) -> None:
         """There may be something to do. A hint: without it the next poll finds it."""
         self._wake.set()

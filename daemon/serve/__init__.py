@@ -1,1 +1,1 @@
-"""serve shows: health and metrics over HTTP, for the operator and the operator's tools. It changes nothing."""
+"""serve shows: health, metrics and an API over HTTP, for the operator and the operator's tools. What changes needs a token."""

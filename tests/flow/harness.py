@@ -58,7 +58,7 @@ def write_config(
 @asynccontextmanager
 async def running(config: Config | Path) -> AsyncIterator[App]:
     """The relay in this process, ready; stopped and drained at the end."""
-    app = App(load(config) if isinstance(config, Path) else config)
+    app = App(load(config), read_config=lambda: load(config)) if isinstance(config, Path) else App(config)
     stop = asyncio.Event()
     task = asyncio.create_task(app.run(stop))
     try:

@@ -15,7 +15,7 @@ from daemon.errors import DaemonError
 from daemon.metrics import Metrics
 from daemon.serve.health import Health
 from daemon.serve.http import Server
-from tests.clocks import FakeClock
+from tests.clocks import START, FakeClock
 
 
 @dataclass
@@ -73,24 +73,102 @@ class TestLive:
         assert await window.get("/livez") == (200, {"live": True, "stuck": []})
 
 
+FINE = {"ok": True, "reason": None}
+
+
+def not_ok(reason: str) -> dict[str, object]:
+    return {"ok": False, "reason": reason}
+
+
+class TestBusyOutbox:
+    async def test_waiting_for_another_process_is_live_and_not_ready(self, window: Window) -> None:
+        turned_at = window.clock.monotonic()
+        window.health.loops["relay crm"] = lambda: turned_at
+        window.health.capture_open(True)
+        window.health.outbox_waiting = lambda: True
+        window.clock.advance(1000)
+        assert await window.get("/livez") == (200, {"live": True, "stuck": []})
+        status, answer = await window.get("/readyz")
+        assert status == 503
+        assert parts(answer) == {"capture": FINE, "outbox": not_ok("another process is writing to it"), "relay": FINE}
+
+    async def test_afterwards_the_loops_have_time_to_turn(self, window: Window) -> None:
+        turned_at = window.clock.monotonic()
+        window.health.loops["relay crm"] = lambda: turned_at
+        window.health.outbox_waiting = lambda: True
+        window.clock.advance(1000)
+        await window.get("/livez")
+        window.health.outbox_waiting = lambda: False
+        window.clock.advance(119)
+        assert await window.get("/livez") == (200, {"live": True, "stuck": []})
+        window.clock.advance(2)
+        assert await window.get("/livez") == (503, {"live": False, "stuck": ["relay crm"]})
+
+
+def parts(answer: object) -> object:
+    assert isinstance(answer, dict)
+    return answer["parts"]
+
+
 class TestReady:
     async def test_not_before_the_change_stream_is_open(self, window: Window) -> None:
-        expected = {"ready": False, "reason": "the change stream is not open: starting"}
-        assert await window.get("/readyz") == (503, expected)
+        status, answer = await window.get("/readyz")
+        assert status == 503
+        assert answer == {
+            "ready": False,
+            "parts": {"capture": not_ok("the change stream is not open: starting"), "outbox": FINE, "relay": FINE},
+            "endpoints": {},
+        }
 
     async def test_ready(self, window: Window) -> None:
         window.health.capture_open(True)
-        assert await window.get("/readyz") == (200, {"ready": True, "reason": None})
+        expected = {"ready": True, "parts": {"capture": FINE, "outbox": FINE, "relay": FINE}, "endpoints": {}}
+        assert await window.get("/readyz") == (200, expected)
 
     async def test_why_not(self, window: Window) -> None:
         window.health.capture_open(True)
         window.health.capture_open(False, "no primary")
-        assert await window.get("/readyz") == (503, {"ready": False, "reason": "the change stream is not open: no primary"})
+        status, answer = await window.get("/readyz")
+        assert (status, parts(answer)) == (
+            503,
+            {"capture": not_ok("the change stream is not open: no primary"), "outbox": FINE, "relay": FINE},
+        )
+
+    async def test_a_full_outbox(self, window: Window) -> None:
+        window.health.capture_open(True)
+        window.health.capture_paused("full")
+        status, answer = await window.get("/readyz")
+        assert (status, parts(answer)) == (
+            503,
+            {"capture": not_ok("paused: full"), "outbox": not_ok("full"), "relay": FINE},
+        )
+
+    async def test_lanes_that_do_not_turn(self, window: Window) -> None:
+        turned_at = window.clock.monotonic()
+        window.health.capture_open(True)
+        window.health.loops["relay crm"] = lambda: turned_at
+        window.clock.advance(121)
+        status, answer = await window.get("/readyz")
+        assert (status, parts(answer)) == (503, {"capture": FINE, "outbox": FINE, "relay": not_ok("stuck: relay crm")})
+
+    async def test_an_endpoint_that_is_down_is_shown_and_no_reason(self, window: Window) -> None:
+        window.health.capture_open(True)
+        window.health.endpoints.update({"crm": lambda: START, "archive": lambda: None})
+        status, answer = await window.get("/readyz")
+        assert isinstance(answer, dict)
+        assert (status, answer["endpoints"]) == (
+            200,
+            {"crm": {"up": False, "down_since": START.isoformat()}, "archive": {"up": True, "down_since": None}},
+        )
 
     async def test_stopping(self, window: Window) -> None:
         window.health.capture_open(True)
         window.health.stopping = True
-        assert await window.get("/readyz") == (503, {"ready": False, "reason": "stopping"})
+        status, answer = await window.get("/readyz")
+        assert (status, parts(answer)) == (
+            503,
+            {"capture": not_ok("stopping"), "outbox": FINE, "relay": not_ok("stopping")},
+        )
 
 
 class TestMetrics:
