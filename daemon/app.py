@@ -23,10 +23,11 @@ from daemon.config.endpoint import EndpointSection
 from daemon.config.root import Config
 from daemon.config.types import redact_url
 from daemon.errors import DaemonError, PositionLostError, first_error
-from daemon.log import get_logger
+from daemon.log import get_logger, say_repeated
 from daemon.metrics import Metrics
 from daemon.model import Position
 from daemon.mongo import connect, describe
+from daemon.observe import Observation
 from daemon.outbox.prune import Place, Retention
 from daemon.outbox.sqlite import SqliteOutbox
 from daemon.relay.lanes import Lanes
@@ -37,7 +38,6 @@ from daemon.serve.http import Server
 from daemon.serve.intake import Intake
 from daemon.service import ServiceManager
 
-_OBSERVE_EVERY_S = 5.0
 _PRUNE_EVERY_S = 3600.0
 _LOOK_EVERY_S = 30.0  # whether the outbox is crowded
 _CLOSE_S = 1.0
@@ -86,11 +86,20 @@ class App:
         """Relay until `stop` is set, then drain within `relay.grace`. Raises `DaemonError` (or a group of it) when it cannot
         go on.
         """
+        try:
+            await self._run(stop)
+        except DaemonError as error:
+            if error is not self._failure:
+                self._say_failure(error)
+            raise
+
+    async def _run(self, stop: asyncio.Event) -> None:
         config = self._config
         connection_string = config.mongodb.connection_string()
         where = describe(connection_string, config.mongodb.database)
         self._say_what_it_does(where)
         async with AsyncExitStack() as stack:
+            stack.callback(say_repeated, everything=True)
             outbox = SqliteOutbox(config.outbox.path, clock=self._clock, metrics=self.metrics)
             stack.push_async_callback(outbox.close)
             interrupted = await outbox.recover()
@@ -111,9 +120,18 @@ class App:
                 metrics=self.metrics,
                 observer=self.health,
             )
+            observation = Observation(
+                outbox,
+                list(config.endpoints),
+                health=self.health,
+                manager=self._manager,
+                clock=self._clock,
+                metrics=self.metrics,
+                max_size=config.outbox.max_size,
+            )
             loops: dict[str, Callable[[], Awaitable[None]]] = {
                 "capture": lambda: self._capture(stream, lookup, outbox),
-                "observe": lambda: self._observe(outbox),
+                "observe": lambda: observation.run(self._stopping),
                 "prune": lambda: self._prune(outbox),
             }
             loops.update({f"relay {name}": lanes.run for name, lanes in zip(config.endpoints, self._lanes, strict=True)})
@@ -160,9 +178,12 @@ class App:
 
     def _fail(self, error: DaemonError, stop: asyncio.Event) -> None:
         if self._failure is None:
-            log.error("relay.failed", error=str(error), hint=error.hint)
+            self._say_failure(error)
             self._failure = error
         stop.set()
+
+    def _say_failure(self, error: DaemonError) -> None:
+        log.error("relay.failed", error=str(error), hint=error.hint)
 
     async def _add_lanes(self, stack: AsyncExitStack, outbox: SqliteOutbox, lookup: Lookup) -> None:
         for name, endpoint in self._config.endpoints.items():
@@ -248,26 +269,6 @@ class App:
             metrics=self.metrics,
         )
 
-    async def _observe(self, outbox: SqliteOutbox) -> None:
-        """Keep the figures of the backlog and the service manager's view up to date."""
-        while True:
-            backlog = {entry.endpoint: entry for entry in await outbox.backlog()}
-            now = self._clock.now()
-            for name in {*self._config.endpoints, *backlog}:
-                entry = backlog.get(name)
-                self.metrics.owed.labels(name).set(entry.owed if entry else 0)
-                self.metrics.dead.labels(name).set(entry.dead if entry else 0)
-                oldest = entry.oldest if entry else None
-                self.metrics.oldest.labels(name).set(0 if oldest is None else max(0.0, (now - oldest).total_seconds()))
-            reason = self.health.not_ready()
-            if reason is None:
-                self._manager.ready()
-            if not self.health.stuck():
-                owed = sum(entry.owed for entry in backlog.values())
-                self._manager.status(reason or f"reading the change stream; {owed} events owed")
-            if await wait_until_set(self._stopping, _OBSERVE_EVERY_S if self.health.capture else 1.0):
-                return
-
     async def _prune(self, outbox: SqliteOutbox) -> None:
         keep = self._config.outbox
         retention = Retention(
@@ -285,6 +286,8 @@ class App:
             place: Place | None = Place()
             while place is not None and not await wait_until_set(self._stopping, _PRUNE_PAUSE_S):
                 place = await outbox.prune(replace(retention, delivered_s=0.0) if crowded else retention, place)
+            if place is None:
+                self.metrics.pruned.set(self._clock.now().timestamp())
 
     def _say_what_it_does(self, where: str) -> None:
         config = self._config

@@ -18,6 +18,7 @@ from daemon import log
 from daemon.app import App
 from daemon.commands import config, deliveries
 from daemon.config.file import load
+from daemon.config.secrets import secrets_of
 from daemon.errors import ConfigurationError, DaemonError, first_error
 
 _CONFIG = click.option(
@@ -29,6 +30,9 @@ _CONFIG = click.option(
     show_default=True,
     help="The configuration file.",
 )
+
+
+_DEFECT = "this is a defect of the relay: please report it, with this line; what is owed is kept"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -45,7 +49,7 @@ def run(config_path: Path) -> None:
         config = load(config_path)
     except ConfigurationError as error:
         _fail(error, 2)
-    log.configure(config.log.level, config.log.format)
+    log.configure(config.log.level, config.log.format, secrets_of(config))
     _run_until_signal(lambda stop: App(config).run(stop))
 
 
@@ -89,11 +93,13 @@ def _run_until_signal(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]
         asyncio.run(run_it())
     except DaemonError as error:
         _end(error)
-    except BaseExceptionGroup as group:
-        errors = group.subgroup(DaemonError)
-        if errors is None:
-            raise
-        _end(first_error(errors))
+    except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - whatever it is, it ends in one line of the log
+        errors = error.subgroup(DaemonError) if isinstance(error, BaseExceptionGroup) else None
+        if errors is not None:
+            _end(first_error(errors))
+        log.get_logger("app").exception("relay.crashed", hint=_DEFECT)
+        log.say_repeated(everything=True)
+        sys.exit(1)
 
 
 def _end(error: DaemonError) -> NoReturn:

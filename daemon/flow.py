@@ -38,6 +38,25 @@ _MEASURE_EVERY_S = 5.0
 log = get_logger("flow")
 
 
+class Lag:
+    """How long ago everything that MongoDB had committed by then was read and kept. It is asked, not told, so that it rises while
+    nothing is read. Differences of the server's times and of this host's monotonic time: clocks need not agree.
+    """
+
+    def __init__(self, position: Position, clock: Clock) -> None:
+        self._clock = clock
+        self._behind_s = clock.now().timestamp() - position.cluster_time.time  # before the first answer nothing else is known
+        self._at = clock.monotonic()
+
+    def read(self, batch: Batch, received_at: float) -> None:
+        """A batch that came at `received_at` is kept."""
+        self._behind_s, self._at = batch.behind_s, received_at
+
+    def seconds(self) -> float:
+        """As of now."""
+        return max(0.0, self._behind_s + self._clock.monotonic() - self._at)
+
+
 class Intake:
     """From MongoDB to the outbox."""
 
@@ -78,8 +97,12 @@ class Intake:
 
     async def read(self, position: Position, stopping: asyncio.Event) -> None:
         """Read changes, fold and match them, keep what they mean. When told to stop a batch in hand is given up or kept whole."""
+        lag = Lag(position, self._clock)
+        self._metrics.lag.set_function(lag.seconds)
+        self._metrics.position_time.set(position.cluster_time.time)
         async with aclosing(until(stopping, self._stream.batches(position))) as batches:
             async for batch in batches:
+                received_at = self._clock.monotonic()
                 if not await self._room_on_disk(batch, stopping):
                     return
                 commit = await until_stopped(stopping, self._composer.compose(batch))
@@ -88,7 +111,7 @@ class Intake:
                 if self._worth_saving(commit):
                     await self._outbox.append(commit)
                     self._saved(commit)
-                self._observe(batch)
+                lag.read(batch, received_at)
                 await self._room_to_compose(stopping)
 
     async def compose_intents(self, stopping: asyncio.Event) -> None:
@@ -112,6 +135,7 @@ class Intake:
             raise
         except Exception as error:
             # Composing always ends: what cannot be composed becomes a visible row, and its lane goes on.
+            self._metrics.skipped.inc()
             log.exception("compose.intent_failed", event_id=intent.event_id)
             await self._outbox.skip(intent.event_id, f"cannot be composed: {type(error).__name__}: {error}"[:500])
         else:
@@ -132,12 +156,6 @@ class Intake:
             self._to_compose.set()
         if commit.events:
             self._wake_relay()
-
-    def _observe(self, batch: Batch) -> None:
-        if batch.idle:
-            self._metrics.lag.set(0)
-        elif batch.changes:
-            self._metrics.lag.set(max(0.0, (self._clock.now() - batch.changes[-1].wall_time).total_seconds()))
 
     async def _room_on_disk(self, batch: Batch, stopping: asyncio.Event) -> bool:
         """Wait while the outbox is as large as it may be; False when told to stop meanwhile."""

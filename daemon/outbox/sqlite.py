@@ -6,7 +6,6 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -18,22 +17,12 @@ from daemon.metrics import Metrics
 from daemon.model import Body, Commit, Delivery, Document, EndpointState, Intent, NewEvent, Position, Profile, Recorded
 from daemon.mongo import CODEC
 from daemon.outbox import entries, lanes, prune
-from daemon.outbox.lanes import as_time
+from daemon.outbox.figures import Backlog, count_backlog
 from daemon.outbox.lock import Lock
 from daemon.outbox.writer import Writer, write_error
 
 T = TypeVar("T")
 _IDS_PER_QUERY = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """What an endpoint is owed."""
-
-    endpoint: str
-    owed: int
-    dead: int
-    oldest: datetime | None
 
 
 class SqliteOutbox:
@@ -174,23 +163,18 @@ class SqliteOutbox:
 
         return await self._read(work)
 
-    async def backlog(self) -> list[Backlog]:
-        """What is owed and dead, by endpoint; endpoints that are no longer configured included."""
+    async def disk_size(self) -> int:
+        """How many bytes the file and its write-ahead log take on disk."""
 
-        def work(connection: sqlite3.Connection) -> list[Backlog]:
-            owed = connection.execute(
-                "SELECT endpoint, count(*), min(sequence) FROM deliveries INDEXED BY deliveries_owed"
-                " WHERE state IN ('intent', 'pending', 'suspended') GROUP BY endpoint"
-            ).fetchall()
-            query = "SELECT endpoint, count(*) FROM deliveries INDEXED BY deliveries_dead WHERE state = 'dead' GROUP BY endpoint"
-            dead = dict(connection.execute(query).fetchall())
-            result = []
-            for endpoint, count, first in owed:
-                (at,) = connection.execute("SELECT happened_at FROM events WHERE sequence = ?", [first]).fetchone()
-                result.append(Backlog(endpoint, count, dead.pop(endpoint, 0), as_time(at)))
-            return [*result, *(Backlog(endpoint, 0, count, None) for endpoint, count in dead.items())]
+        def work(_: sqlite3.Connection) -> int:
+            files = (self._path, self._path.with_name(f"{self._path.name}-wal"))
+            return sum(file.stat().st_size for file in files if file.exists())
 
         return await self._figures.run(work)
+
+    async def backlog(self) -> list[Backlog]:
+        """What is owed and dead, by endpoint; endpoints that are no longer configured included."""
+        return await self._figures.run(count_backlog)
 
     async def prune(self, retention: prune.Retention, place: prune.Place) -> prune.Place | None:
         """Forget what is old enough in the page after `place`; gives the next place, None at the end of the round."""
