@@ -122,7 +122,9 @@ class Metrics:
         self.outbox_file = Gauge(
             "livechat_relay_outbox_file_bytes", "The outbox on disk, write-ahead log included.", registry=self.registry
         )
-        self.outbox_max_size = Gauge("livechat_relay_outbox_max_size_bytes", "outbox.max_size.", registry=self.registry)
+        self.outbox_max_size = Gauge(
+            "livechat_relay_outbox_max_size_bytes", "The setting outbox.max_size.", registry=self.registry
+        )
         self.pruned = Gauge(
             "livechat_relay_outbox_prune_timestamp_seconds",
             "When the last round of pruning ended, in seconds since 1970; NaN before the first one of this run.",
@@ -148,7 +150,8 @@ class Metrics:
         )
         self.attempts = Counter(
             "livechat_relay_relay_attempts",
-            "Attempts, by endpoint and outcome: delivered, status, timeout, unreachable, broken.",
+            "Attempts, by endpoint and outcome: delivered, status (answered, but not a success), timeout, unreachable, broken"
+            " (by the relay itself).",
             ["endpoint", "outcome"],
             registry=self.registry,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import logging
@@ -21,6 +22,8 @@ from daemon import log
 from daemon.errors import OutboxError
 from daemon.log.repeats import EVERY_S, Repeats
 from tests.clocks import FakeClock
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -433,3 +436,35 @@ class TestEcs:
         logging.getLogger("aiohttp.server").error("Error handling request")
         (line,) = lines()
         assert (line["message"], line["livechat_relay"]) == ("Error handling request", {"library": "aiohttp.server"})
+
+
+class TestDocumentation:
+    LEVELS = ("warning", "error", "exception")
+
+    def said(self) -> set[tuple[str, str]]:
+        """The warnings and errors in the source, with their level."""
+        found = {("library.message", "warning")}  # its level is the library's
+        for path in (ROOT / "daemon").rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if (
+                    not isinstance(node, ast.Call)
+                    or not isinstance(node.func, ast.Attribute)
+                    or node.func.attr not in self.LEVELS
+                ):
+                    continue
+                if "log" in ast.unparse(node.func.value):  # log, logger, log.get_logger("app")
+                    event = ast.literal_eval(node.args[0])
+                    found.add((event, node.func.attr.replace("exception", "error")))
+        return found
+
+    def test_every_warning_and_error_is_explained(self) -> None:
+        text = (ROOT / "docs" / "logs.md").read_text(encoding="utf-8")
+        rows = re.findall(r"^\| `([a-z_.]+)` \| (\w+) \| (.+) \| (.+) \|$", text, re.MULTILINE)
+        assert len(rows) == text.count("\n| `")
+        assert {(event, level) for event, level, *_ in rows} == self.said()
+        assert [event for event, *_ in rows] == sorted(event for event, *_ in rows)
+
+    def test_names_are_dotted_words(self) -> None:
+        said = self.said()
+        assert len(said) > 20
+        assert [event for event, _ in said if not re.fullmatch(r"[a-z]+\.[a-z_]+", event)] == []
