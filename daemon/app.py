@@ -27,7 +27,7 @@ from daemon.log import get_logger, say_repeated
 from daemon.metrics import Metrics
 from daemon.model import Position
 from daemon.mongo import connect, describe
-from daemon.observe import Observation
+from daemon.observe import Observation, say_what_repeats
 from daemon.outbox.prune import Place, Retention
 from daemon.outbox.sqlite import SqliteOutbox
 from daemon.relay.lanes import Lanes
@@ -133,6 +133,7 @@ class App:
                 "capture": lambda: self._capture(stream, lookup, outbox),
                 "observe": lambda: observation.run(self._stopping),
                 "prune": lambda: self._prune(outbox),
+                "log": lambda: say_what_repeats(self._stopping),
             }
             loops.update({f"relay {name}": lanes.run for name, lanes in zip(config.endpoints, self._lanes, strict=True)})
             await self._run_loops(loops, stop)

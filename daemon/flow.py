@@ -176,7 +176,7 @@ class Intake:
             if await wait_until_set(stopping, _MEASURE_EVERY_S):
                 return False
         if full:
-            log.warning("capture.goes_on", size=size)
+            log.warning("capture.goes_on", size=size, paused_s=round(self._clock.monotonic() - now, 1))
             self._paused(None)
         return True
 

@@ -20,6 +20,12 @@ _LONGEST_S = 60.0  # the service manager's watchdog waits for it
 _SHARE = 20  # of the time at most one part in so many is spent counting
 
 
+async def say_what_repeats(stopping: asyncio.Event) -> None:
+    """Write what the log counted instead of written, when it is due; does not wait for the outbox."""
+    while not await wait_until_set(stopping, _EVERY_S):
+        say_repeated()
+
+
 class Observation:
     """One loop: count, tell, wait. A large outbox is counted less often."""
 
@@ -56,7 +62,6 @@ class Observation:
             self._metrics.outbox_file.set(await self._outbox.disk_size())
             took_s = self._clock.monotonic() - started
             self._tell(sum(entry.owed for entry in backlog))
-            say_repeated()
             pause_s = _EVERY_S if self._health.capture else _STARTING_EVERY_S
             if await wait_until_set(stopping, min(max(pause_s, took_s * _SHARE), _LONGEST_S)):
                 return
