@@ -11,9 +11,7 @@ from pydantic import BaseModel, HttpUrl, SecretStr
 
 
 def secrets_of(value: object) -> Iterator[str]:
-    """Values of secret fields, contents of the files that hold secrets, and of URLs the password, the user beside it, and what is
-    in the query.
-    """
+    """Values of secret fields, contents of the files that hold secrets, and of URLs the password and what is in the query."""
     match value:
         case BaseModel():
             for name in type(value).model_fields:
@@ -50,13 +48,13 @@ def _of_text(text: str) -> Iterator[str]:
 
 def _of_url(url: str) -> Iterator[str]:
     rest = url.partition("://")[2]
-    userinfo, at, _ = rest.rpartition("@")
-    if at:
-        user, _, password = userinfo.partition(":")
-        yield from (userinfo, unquote(userinfo), password, unquote(password), unquote_plus(password))
-        if not url.startswith("mongodb"):  # there the user is a name, which helps in errors about rights
-            yield from (user, unquote(user))
-    if not url.startswith("mongodb"):
+    mongodb = url.startswith("mongodb")
+    userinfo, _, _ = (rest if mongodb else rest.partition("/")[0]).rpartition("@")
+    user, _, password = userinfo.partition(":")
+    # A user beside a password is a name, which may be an ordinary word; alone it is a key.
+    for secret in (userinfo, password or user):
+        yield from (secret, unquote(secret), unquote_plus(secret))
+    if not mongodb:
         query = rest.partition("?")[2].partition("#")[0]
         yield query
         yield from (secret for _, secret in parse_qsl(query))

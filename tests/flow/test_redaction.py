@@ -248,7 +248,7 @@ async def story(
                 YAML().dump({**content, "log": {"level": level, "format": log_format}}, file)
             config = load(tmp_path / "config.yaml")
             assert set(SECRETS.values()) - set(secrets_of(config)) == {
-                SECRETS[kind] for kind in ("secret of file links", "wrong intake token", "the same as a header")
+                SECRETS[kind] for kind in ("secret of file links", "wrong intake token", "the same as a header", "user of a URL")
             }
             log.configure(config.log.level, config.log.format)
             async with running(config) as app:
