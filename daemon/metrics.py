@@ -6,12 +6,14 @@ import math
 import platform
 from importlib.metadata import version
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics, generate_latest
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from daemon.model import EventType
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which says when the relay started
 
 OUTCOMES = ("delivered", "status", "timeout", "unreachable", "broken")
 OWED = ("intent", "pending", "suspended")
