@@ -11,13 +11,14 @@ from importlib.metadata import version
 from daemon.clock import Clock, SystemClock, wait_until_set
 from daemon.config.difference import difference, keep_fixed, snapshot
 from daemon.config.root import Config
+from daemon.config.secrets import secrets_of
 from daemon.config.types import redact_url
 from daemon.engine import Engine
-from daemon.errors import ConfigurationError, MongoError, PositionLostError
-from daemon.log import configure, get_logger
-from daemon.loops import Loops
+from daemon.errors import ConfigurationError, DaemonError, MongoError, PositionLostError
+from daemon.log import configure, get_logger, hide, say_repeated
+from daemon.loops import Loops, tell
 from daemon.metrics import Metrics
-from daemon.observe import Observer
+from daemon.observe import Observer, say_what_repeats
 from daemon.outbox.prune import Place, Retention
 from daemon.outbox.sqlite import SqliteOutbox
 from daemon.serve.api import Api
@@ -58,8 +59,16 @@ class App:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Relay until `stop` is set, then drain within `relay.grace`. Raises `DaemonError` when it cannot go on."""
+        try:
+            await self._run(stop)
+        except DaemonError as error:
+            tell(error)
+            raise
+
+    async def _run(self, stop: asyncio.Event) -> None:
         config = self._config
         async with AsyncExitStack() as stack:
+            stack.callback(say_repeated, everything=True)
             outbox = SqliteOutbox(config.outbox.path, clock=self._clock, metrics=self.metrics)
             stack.push_async_callback(outbox.close)
             self.health.outbox_waiting = lambda: outbox.waiting
@@ -68,6 +77,7 @@ class App:
             server = Server(config.serve.address, self.health, self.metrics, api=api)
             await stack.enter_async_context(server)
             observer = Observer(outbox, health=self.health, metrics=self.metrics, manager=self._manager, clock=self._clock)
+            self.metrics.outbox_max_size.set_function(lambda: self._config.outbox.max_size)
             self.health.loops["observe"] = lambda: observer.turned_at
             self.health.loops["prune"] = lambda: self._pruning_at
             self._say_what_it_does(engine)
@@ -76,9 +86,9 @@ class App:
                     "relay": lambda: self._run_engines(engine, outbox, server, api, stop),
                     "observe": lambda: observer.run(stop),
                     "prune": lambda: self._prune(outbox, stop),
+                    "log": lambda: say_what_repeats(stop),
                 },
                 stop,
-                told={"relay"},
             )
             await loops.run(self._say_stopping)
         log.info("relay.stopped")
@@ -158,6 +168,7 @@ class App:
         log.info("relay.reloading", **difference(before, self._snapshot))
         if config.log != self._config.log:
             configure(config.log.level, config.log.format)
+        hide(secrets_of(config))
         self._config = config
 
     def _opened(self) -> None:
@@ -197,6 +208,8 @@ class App:
             while place is not None and not await wait_until_set(stop, _PRUNE_PAUSE_S):
                 self._pruning_at = self._clock.monotonic()
                 place = await outbox.prune(replace(retention, delivered_s=0.0) if crowded else retention, place)
+            if place is None:
+                self.metrics.pruned.set(self._clock.now().timestamp())
 
     def _say_what_it_does(self, engine: Engine) -> None:
         config = self._config

@@ -18,6 +18,7 @@ from daemon import log
 from daemon.app import App
 from daemon.commands import backfill, config, deliveries, position
 from daemon.config.file import load
+from daemon.config.secrets import secrets_of
 from daemon.errors import ConfigurationError, DaemonError, first_error
 
 _CONFIG = click.option(
@@ -29,6 +30,9 @@ _CONFIG = click.option(
     show_default=True,
     help="The configuration file.",
 )
+
+
+_DEFECT = "this is a defect of the relay: please report it, with this line; what is owed is kept"
 
 
 class _Main(click.Group):
@@ -58,7 +62,7 @@ def main() -> None:
 def run(config_path: Path) -> None:
     """Run the relay until SIGTERM or SIGINT; SIGHUP reads the configuration again."""
     config = load(config_path)
-    log.configure(config.log.level, config.log.format)
+    log.configure(config.log.level, config.log.format, secrets_of(config))
     app = App(config, read_config=lambda: load(config_path))
     _run_until_signal(app.run, app.reload)
 
@@ -105,7 +109,17 @@ def _run_until_signal(
             loop.add_signal_handler(signal.SIGHUP, reload)
         await work(stop)
 
-    asyncio.run(run_it())
+    try:
+        asyncio.run(run_it())
+    except DaemonError:
+        raise
+    except (Exception, BaseExceptionGroup) as error:
+        if isinstance(error, BaseExceptionGroup) and error.subgroup(DaemonError) is not None:
+            raise
+        # Whatever it is, it ends in one line of the log.
+        log.get_logger("app").exception("relay.crashed", hint=_DEFECT)
+        log.say_repeated(everything=True)
+        sys.exit(1)
 
 
 def _end(error: DaemonError) -> NoReturn:

@@ -11,6 +11,8 @@ class DaemonError(Exception):
     def __init__(self, message: str, *, hint: str) -> None:
         super().__init__(message)
         self.hint = hint
+        self.told = False
+        """Whether the log has it already."""
 
 
 class ConfigurationError(DaemonError):

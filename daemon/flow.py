@@ -48,8 +48,27 @@ class Observer(Protocol):
     def capture_paused(self, reason: str | None) -> None:
         """Called when reading waits for a reason, and when it goes on."""
 
-    def capture_lag(self, lag_s: float) -> None:
-        """Called with the age of the newest change read; 0 when there is nothing more to read."""
+    def capture_lag(self, lag_s: Callable[[], float]) -> None:
+        """Called with what tells how far behind reading is."""
+
+
+class Lag:
+    """How long ago everything that MongoDB had committed by then was read and kept. It is asked, not told, so that it rises while
+    nothing is read. Differences of the server's times and of this host's monotonic time: clocks need not agree.
+    """
+
+    def __init__(self, position: Position, clock: Clock) -> None:
+        self._clock = clock
+        self._behind_s = clock.now().timestamp() - position.cluster_time.time  # before the first answer nothing else is known
+        self._at = clock.monotonic()
+
+    def read(self, batch: Batch, received_at: float) -> None:
+        """A batch that came at `received_at` is kept."""
+        self._behind_s, self._at = batch.behind_s, received_at
+
+    def seconds(self) -> float:
+        """As of now."""
+        return max(0.0, self._behind_s + self._clock.monotonic() - self._at)
 
 
 class Intake:
@@ -92,6 +111,10 @@ class Intake:
 
     async def read(self, position: Position, stopping: asyncio.Event) -> None:
         """Read changes, fold and match them, keep what they mean. When told to stop a batch in hand is given up or kept whole."""
+        lag = Lag(position, self._clock)
+        self._metrics.lag.set_function(lag.seconds)
+        self._observer.capture_lag(lag.seconds)
+        self._metrics.position_time.set(position.cluster_time.time)
         async with aclosing(until(stopping, self._stream.batches(position))) as batches:
             async for batch in batches:
                 self.read_at = self._clock.monotonic()
@@ -103,7 +126,7 @@ class Intake:
                 if self._worth_saving(commit):
                     await self._outbox.append(commit)
                     self._saved(commit)
-                self._observe(batch)
+                lag.read(batch, self.read_at)
                 await self._room_to_compose(stopping)
 
     async def compose_intents(self, stopping: asyncio.Event) -> None:
@@ -128,6 +151,7 @@ class Intake:
             raise
         except Exception as error:
             # Composing always ends: what cannot be composed becomes a visible row, and its lane goes on.
+            self._metrics.skipped.inc()
             log.exception("compose.intent_failed", event_id=intent.event_id)
             await self._outbox.skip(intent.event_id, f"cannot be composed: {type(error).__name__}: {error}"[:500])
         else:
@@ -149,13 +173,6 @@ class Intake:
         if commit.events:
             self._wake_relay()
 
-    def _observe(self, batch: Batch) -> None:
-        if not batch.idle and not batch.changes:
-            return
-        lag_s = 0.0 if batch.idle else max(0.0, (self._clock.now() - batch.changes[-1].wall_time).total_seconds())
-        self._metrics.lag.set(lag_s)
-        self._observer.capture_lag(lag_s)
-
     async def _room_on_disk(self, batch: Batch, stopping: asyncio.Event) -> bool:
         """Wait while the outbox is as large as it may be; False when told to stop meanwhile."""
         now = self._clock.monotonic()
@@ -176,7 +193,7 @@ class Intake:
             if await wait_until_set(stopping, _MEASURE_EVERY_S):
                 return False
         if full:
-            log.warning("capture.goes_on", size=size)
+            log.warning("capture.goes_on", size=size, paused_s=round(self._clock.monotonic() - now, 1))
             self._observer.capture_paused(None)
         return True
 

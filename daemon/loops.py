@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from daemon.errors import DaemonError, first_error
 from daemon.log import get_logger
@@ -13,20 +13,24 @@ log = get_logger("app")
 Loop = Callable[[], Awaitable[None]]
 
 
+def tell(error: DaemonError, **fields: str) -> None:
+    """Say once why the relay ends, whoever meets the error first."""
+    if not error.told:
+        error.told = True
+        log.error("relay.failed", error=str(error), hint=error.hint, **fields)
+
+
 class Loops:
     """Run every loop until `stop` is set; then each may finish what it has in hand within `grace_s` (None: as long as it takes).
 
     A loop that cannot go on sets `stop` itself: requests in flight would only be sent again after the next start. `run` raises
-    its `DaemonError` when all have ended. Errors of the loops in `told` were logged already.
+    its `DaemonError` when all have ended.
     """
 
-    def __init__(
-        self, loops: Mapping[str, Loop], stop: asyncio.Event, *, grace_s: float | None = None, told: Collection[str] = ()
-    ) -> None:
+    def __init__(self, loops: Mapping[str, Loop], stop: asyncio.Event, *, grace_s: float | None = None) -> None:
         self._loops = loops
         self._stop = stop
         self._grace_s = grace_s
-        self._told = told
         self._failure: DaemonError | None = None
 
     async def run(self, stopping: Callable[[], None]) -> None:
@@ -60,7 +64,6 @@ class Loops:
 
     def _fail(self, name: str, error: DaemonError) -> None:
         if self._failure is None:
-            if name not in self._told:
-                log.error("relay.failed", loop=name, error=str(error), hint=error.hint)
+            tell(error, loop=name)
             self._failure = error
         self._stop.set()

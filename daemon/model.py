@@ -66,11 +66,21 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Changes in stream order and the position after them; `idle` when the server had nothing more to give."""
+    """Changes in stream order and the position after them; `idle` when the server had nothing more to give. `server_time` is the
+    cluster time of the newest write when the server gave it.
+    """
 
     changes: tuple[Change, ...]
     position: Position
     idle: bool
+    server_time: Timestamp | None = None
+
+    @property
+    def behind_s(self) -> int:
+        """How far the position was behind the newest write."""
+        if self.server_time is None:
+            return 0
+        return max(0, self.server_time.time - self.position.cluster_time.time)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any
@@ -40,6 +41,7 @@ _TOO_LARGE = 10334
 # A server that stops, steps down or elects, or that another node cannot reach.
 _CHANGING = {6, 7, 89, 91, 134, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436}
 _MOST_REFUSALS = 5
+_VALUES = re.compile(r"""\{.*\}|"[^"]*"|(?<!\w)'[^']*'""")  # documents, and what stands in quotes
 
 RIGHTS_HINT = (
     "give the user in mongodb.uri the role `read` on that database: "
@@ -66,7 +68,7 @@ class Moment(Enum):
 def classify(error: PyMongoError, moment: Moment, where: str) -> DaemonError | None:
     """None: worth trying again. Otherwise the error to stop with; `where` names host and database without secrets."""
     if isinstance(error, PyMongoConfigurationError | InvalidURI):
-        return MongoError(f"{where}: {error}", hint="mend mongodb.uri")
+        return MongoError(f"{where}: {_without_values(str(error))}", hint="mend mongodb.uri")
     if any(text in str(error) for text in _ANOTHER_REPLICA_SET):
         return MongoError(f"{where}: not the replica set that mongodb.uri names: {problem(error)}", hint=REPLICA_SET_HINT)
     if not isinstance(error, OperationFailure) or isinstance(error, ConnectionFailure):
@@ -94,9 +96,15 @@ def classify(error: PyMongoError, moment: Moment, where: str) -> DaemonError | N
 
 
 def problem(error: BaseException) -> str:
-    """What happened, on one line, without the driver's description of its own state."""
-    text = str(error).partition(" (configured timeouts")[0].partition(", Timeout:")[0]
-    return f"{type(error).__name__}: {text[:300]}"
+    """What happened, on one line, without the driver's description of its own state and without values: MongoDB quotes documents
+    and queries in its errors.
+    """
+    text = str(error).partition(" (configured timeouts")[0].partition(", Timeout:")[0].partition(", full error:")[0]
+    return f"{type(error).__name__}: {_without_values(text)[:300]}"
+
+
+def _without_values(text: str) -> str:
+    return _VALUES.sub("...", text.partition("\n")[0])
 
 
 def _name(error: OperationFailure) -> str:
@@ -113,7 +121,10 @@ def connect(connection_string: str) -> AsyncIOMotorClient[dict[str, Any]]:
     try:
         return AsyncIOMotorClient(connection_string, **defaults)
     except (PyMongoConfigurationError, InvalidURI, ValueError) as error:
-        raise ConfigurationError(f"mongodb.uri: {error}", hint="mend the connection string") from error
+        raise ConfigurationError(
+            f"mongodb.uri: {_without_values(str(error))}",
+            hint="mend the connection string; in user and password write : / ? # [ ] @ % as %3A %2F %3F %23 %5B %5D %40 %25",
+        ) from error
 
 
 def describe(connection_string: str, database: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -13,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from click.testing import CliRunner, Result
 from jsonschema import Draft202012Validator
 from ruamel.yaml import YAML
 
+from daemon.app import App
 from daemon.cli import main
 from daemon.compose.payload.schemas import payload_schema
 from daemon.config.example import example
@@ -233,6 +236,34 @@ class TestRun:
         assert "mongodb.uri" in result.stderr
         assert "hunter2" not in result.stdout + result.stderr
         assert "Traceback" not in result.stderr
+
+    @pytest.mark.parametrize("grouped", [False, True], ids=["alone", "in a group"])
+    def test_a_defect_ends_in_one_line_of_the_log(self, config: Path, monkeypatch: pytest.MonkeyPatch, grouped: bool) -> None:
+        async def broken(*_: object) -> None:
+            error = KeyError("what a visitor wrote")
+            raise ExceptionGroup("a loop", [error]) if grouped else error
+
+        monkeypatch.setattr(App, "run", broken)
+        before, handlers, level = structlog.get_config(), logging.root.handlers[:], logging.root.level
+        try:
+            result = invoke("run", "-c", str(config))
+        finally:
+            structlog.configure(**before)
+            logging.root.handlers[:] = handlers
+            logging.root.setLevel(level)
+        assert result.exit_code == 1
+        assert result.stderr == ""
+        (line,) = map(json.loads, result.stdout.splitlines())
+        assert (line["event"], line["level"], line["stage"]) == ("relay.crashed", "error", "app")
+        assert "KeyError" in json.dumps(line["exception"])
+        assert "report it" in line["hint"]
+        assert "visitor" not in result.stdout
+
+    def test_why_it_cannot_start_is_in_the_log_too(self, config: Path, held: Lock, tmp_path: Path) -> None:
+        result = relay("run", "-c", str(config), cwd=tmp_path)
+        (line,) = (line for line in map(json.loads, result.stdout.splitlines()) if line["level"] == "error")
+        assert line["event"] == "relay.failed"
+        assert line["hint"].startswith("stop that one first")
 
     @pytest.mark.parametrize("number", ["TERM", "INT"])
     def test_a_signal_ends_it_well_although_mongodb_is_away(self, config: Path, tmp_path: Path, number: str) -> None:

@@ -31,10 +31,14 @@ def test_all_is_well() -> None:
 
 def test_everything_at_once() -> None:
     health = healthy()
-    health.capture_lag(12.34)
+    health.capture_lag(lambda: 12.34)
     health.endpoints["archive"] = lambda: START
     health.note = "restart needed for serve.listen"
-    found = backlog(Backlog("crm", 3, 1, START), Backlog("archive", 4, 1, START), Backlog("old", 5, 0, START))
+    found = backlog(
+        Backlog("crm", {"pending": (3, START)}, 1),
+        Backlog("archive", {"pending": (4, START)}, 1),
+        Backlog("old", {"pending": (5, START)}, 0),
+    )
     assert describe(health, found) == (
         "reading, 12.3 s behind; 7 owed; 2 dead; 5 owed to endpoints that are not configured; down: archive;"
         " restart needed for serve.listen"
@@ -45,7 +49,7 @@ def test_not_ready_says_why_and_what_is_owed() -> None:
     health = healthy()
     health.capture_open(False, "no primary")
     expected = "not ready: the change stream is not open: no primary; 2 owed"
-    assert describe(health, backlog(Backlog("crm", 2, 0, START))) == expected
+    assert describe(health, backlog(Backlog("crm", {"pending": (2, START)}, 0))) == expected
 
 
 class Figures:
@@ -53,6 +57,12 @@ class Figures:
 
     async def backlog(self) -> list[Backlog]:
         return []
+
+    async def size(self) -> int:
+        return 0
+
+    async def disk_size(self) -> int:
+        return 0
 
 
 class Manager(ServiceManager):

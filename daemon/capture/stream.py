@@ -60,6 +60,8 @@ class ChangeStream:
         self._metrics = metrics
         self._observer = observer
         self._reported: str | None = None
+        self._away_since: float | None = None
+        self._failures = 0
         self._ever_open = False
 
     async def current_position(self) -> Position:
@@ -108,7 +110,7 @@ class ChangeStream:
                 cursor = reply["cursor"]
                 events = cursor["firstBatch"] if "firstBatch" in cursor else cursor["nextBatch"]
                 self._metrics.changes.inc(len(events))
-                batch = _batch(events, cursor, position)
+                batch = _batch(events, reply, position)
                 yield batch
                 position = batch.position
                 if not cursor["id"]:
@@ -155,13 +157,19 @@ class ChangeStream:
         return retrying(self._clock, self._where, Moment.OPENING, self._broken)
 
     def _opened(self) -> None:
-        log.info("capture.resumed" if self._ever_open else "capture.opened", mongodb=self._where)
-        self._ever_open, self._reported = True, None
+        outage: dict[str, Any] = {}
+        if self._away_since is not None:
+            outage = {"away_s": round(self._clock.monotonic() - self._away_since, 1), "failures": self._failures}
+        log.info("capture.resumed" if self._ever_open else "capture.opened", mongodb=self._where, **outage)
+        self._ever_open, self._reported, self._away_since, self._failures = True, None, None, 0
         self._metrics.capture_open.set(1)
         self._observer.capture_open(True)
 
     def _broken(self, error: BaseException) -> None:
         text = problem(error)
+        self._failures += 1
+        if self._away_since is None:
+            self._away_since = self._clock.monotonic()
         if self._reported != type(error).__name__:
             log.warning("capture.unreachable", mongodb=self._where, problem=text, next="trying again with back-off")
             self._reported = type(error).__name__
@@ -170,9 +178,11 @@ class ChangeStream:
         self._observer.capture_open(False, text)
 
 
-def _batch(events: Sequence[Document], cursor: Document, before: Position) -> Batch:
+def _batch(events: Sequence[Document], reply: Document, before: Position) -> Batch:
+    cursor = reply["cursor"]
     changes = tuple(_change(event) for event in events if event["operationType"] in _OPERATIONS)
-    return Batch(changes, _position(cursor, before), idle="nextBatch" in cursor and not events)
+    idle = "nextBatch" in cursor and not events
+    return Batch(changes, _position(cursor, before), idle=idle, server_time=reply.get("operationTime"))
 
 
 def _position(cursor: Document, before: Position) -> Position:

@@ -286,7 +286,7 @@ class Composer:
             return
         event = self._drafts.event(transition, change)
         if event.skipped is not None:
-            self._append_skipped(event)
+            self._append_skipped(event, event.skipped)
             return
         self._metrics.events.labels(event.type).inc()
         self._events.append(event)
@@ -323,12 +323,12 @@ class Composer:
                 self._complete(waiting, at)
 
     def _skip(self, transition: Transition, change: Change, reason: str) -> None:
-        self._append_skipped(self._drafts.skipped(transition, change, reason))
+        self._append_skipped(self._drafts.skipped(transition, change, reason), reason)
 
-    def _append_skipped(self, event: NewEvent) -> None:
+    def _append_skipped(self, event: NewEvent, reason: str) -> None:
         if event.endpoints:
             self._metrics.skipped.inc()
-            log.warning("compose.skipped", event_id=event.id, session=event.session, reason=event.skipped)
+            log.warning("compose.skipped", event_id=event.id, session=event.session, reason=reason)
             self._events.append(event)
 
     def _unreadable(self, change: Change, error: Exception) -> None:
@@ -336,9 +336,10 @@ class Composer:
             raise error
         log.exception("compose.unreadable_change", collection=change.collection, document=str(change.id))
         event_id = f"Change:{change.collection}:{change.id}:{change.cluster_time.time}.{change.cluster_time.inc}"
-        reason = f"cannot be composed: {type(error).__name__}: {error}"[:_REASON_LENGTH]
-        endpoints = self._endpoints.all()
-        self._append_skipped(NewEvent(event_id, "Change", str(change.id), change.wall_time, endpoints, skipped=reason))
+        reason = f"cannot be composed: {type(error).__name__}"
+        skipped = f"{reason}: {error}"[:_REASON_LENGTH]  # kept with the row: it may quote what a visitor wrote
+        event = NewEvent(event_id, "Change", str(change.id), change.wall_time, self._endpoints.all(), skipped=skipped)
+        self._append_skipped(event, reason)
 
     def _say_version(self) -> None:
         version = self._drafts.version()

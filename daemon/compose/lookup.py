@@ -20,7 +20,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 from daemon.clock import Clock
 from daemon.compose import documents
 from daemon.errors import MongoError
-from daemon.log import get_logger
+from daemon.log import get_logger, hide
 from daemon.metrics import Metrics
 from daemon.model import Document
 from daemon.mongo import CODEC, Moment, problem, retrying
@@ -72,9 +72,10 @@ class Lookup:
         self._where = where
         self._clock = clock
         self._metrics = metrics
-        self._reported = False
         self.waited_at = clock.monotonic()
         """When MongoDB last could not be read, and was waited for."""
+        self._away_since: float | None = None
+        self._failures = 0
         self._secret: str | None = None
         self._secret_due = 0.0
         self._secret_lock = asyncio.Lock()
@@ -137,13 +138,15 @@ class Lookup:
 
     async def _read_secret(self) -> str:
         found = await self._find(Find("rocketchat_settings", {"_id": documents.FILE_SECRET}, ("_id", "value")), None)
-        return str(found.documents[0].get("value") or "") if found.documents else ""
+        secret = str(found.documents[0].get("value") or "") if found.documents else ""
+        hide(secret)
+        return secret
 
     async def _find(self, find: Find, at: Timestamp | None) -> Found:
         async for attempt in retrying(self._clock, self._where, Moment.READING, self._report):
             with attempt:
                 found = await self._find_once(find, at)
-                self._reported = False
+                self._reads()
                 return found
         raise AssertionError("retrying ends by returning or raising")
 
@@ -179,10 +182,13 @@ class Lookup:
 
     def _report(self, error: BaseException) -> None:
         self.waited_at = self._clock.monotonic()
-        if not self._reported:
-            log.warning(
-                "compose.read_failed",
-                problem=problem(error),
-                next="trying again with back-off",
-            )
-            self._reported = True
+        self._failures += 1
+        if self._away_since is None:
+            self._away_since = self._clock.monotonic()
+            log.warning("compose.read_failed", problem=problem(error), next="trying again with back-off")
+
+    def _reads(self) -> None:
+        if self._away_since is not None:
+            away_s = round(self._clock.monotonic() - self._away_since, 1)
+            log.info("compose.reads_again", away_s=away_s, failures=self._failures)
+            self._away_since, self._failures = None, 0

@@ -222,8 +222,8 @@ class LogSection(Section):
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     """The least level that is written. At `info` no message text and no data of a visitor appear."""
-    format: Literal["json", "console"] = "json"
-    """`json`: one object a line; `console`: for people."""
+    format: Literal["json", "ecs", "console"] = "json"
+    """`json`: one object a line; `ecs`: the same with the names of the Elastic Common Schema; `console`: for people."""
 
 
 class Config(BaseSettings):

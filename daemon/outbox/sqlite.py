@@ -17,7 +17,7 @@ from daemon.metrics import Metrics
 from daemon.model import Body, Commit, Delivery, Document, EndpointState, Intent, NewEvent, Position, Profile, Recorded
 from daemon.mongo import CODEC
 from daemon.outbox import entries, lanes, prune
-from daemon.outbox.figures import Backlog, backlog
+from daemon.outbox.figures import Backlog, count_backlog
 from daemon.outbox.lock import Lock
 from daemon.outbox.writer import Writer, write_error
 
@@ -35,6 +35,7 @@ class SqliteOutbox:
         except BaseException:
             self._lock.release()
             raise
+        self._path = path
         self._clock = clock
         self._reading = _Reader(path, "outbox-reader")
         self._figures = _Reader(path, "outbox-figures")  # counting takes its time; nobody is to wait for it
@@ -173,9 +174,18 @@ class SqliteOutbox:
 
         return await self._read(work)
 
+    async def disk_size(self) -> int:
+        """How many bytes the file and its write-ahead log take on disk."""
+
+        def work(_: sqlite3.Connection) -> int:
+            files = (self._path, self._path.with_name(f"{self._path.name}-wal"))
+            return sum(file.stat().st_size for file in files if file.exists())
+
+        return await self._figures.run(work)
+
     async def backlog(self) -> list[Backlog]:
         """What is owed and dead, by endpoint; endpoints that are no longer configured included."""
-        return await self._figures.run(backlog)
+        return await self._figures.run(count_backlog)
 
     async def prune(self, retention: prune.Retention, place: prune.Place) -> prune.Place | None:
         """Forget what is old enough in the page after `place`; gives the next place, None at the end of the round."""

@@ -133,8 +133,9 @@ class Writer:
             return
         try:
             self._begin()
-            results = [job.work(self._connection) for job in jobs]
-            self._connection.execute("COMMIT")
+            with self._metrics.commit_duration.time():
+                results = [job.work(self._connection) for job in jobs]
+                self._connection.execute("COMMIT")
         except BaseException as error:  # noqa: BLE001 - whoever asked has to know, whatever it is
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")

@@ -99,8 +99,9 @@ class Lanes:
         self._retries_in_flight = 0
         self._most_retries = max(1, concurrency // 4)
         self._retried_last = False
+        self._failed_probes = 0
         self.turned_at = clock.monotonic()
-        metrics.in_flight.labels(endpoint)
+        metrics.expect_endpoint(endpoint)
 
     @property
     def down_since(self) -> datetime | None:
@@ -153,6 +154,7 @@ class Lanes:
             self._expired_at = now
             expired = await self._outbox.expire(self._endpoint, self._policy.max_age.total_seconds())
             if expired:
+                self._metrics.dead_letters.labels(self._endpoint).inc(expired)
                 log.error("delivery.expired", endpoint=self._endpoint, count=expired, reason="older than max_age")
         if self._in_flight:
             return None
@@ -222,11 +224,18 @@ class Lanes:
                 if down_since is not None:
                     away_s = round((now - down_since).total_seconds(), 1)
                     log.warning(
-                        "endpoint.up", endpoint=self._endpoint, away_s=away_s, note="what was suspended follows, in order"
+                        "endpoint.up",
+                        endpoint=self._endpoint,
+                        away_s=away_s,
+                        failed_probes=self._failed_probes,
+                        note="what was suspended follows, in order",
                     )
+                    self._failed_probes = 0
             case Suspended(reason):
                 self._state = EndpointState(down_since or now, self._state.last_success_at)
-                if down_since is None:
+                if down_since is not None:
+                    self._failed_probes += 1
+                else:
                     note = "its events wait and lose no tries"
                     log.error(
                         "endpoint.down", endpoint=self._endpoint, reason=reason, probe_every_s=self._probe_every_s, note=note
@@ -251,9 +260,10 @@ class Lanes:
         return answer_to_keep(self._answer_mode, delivery.type, outcome.answer)
 
     def _report(self, delivery: Delivery, outcome: Outcome, verdict: Verdict) -> None:
-        """One wide line per attempt: at `debug` when it went well, at `info` when it is tried again, at `error` when it is
-        dead.
+        """One wide line per attempt at `debug`. Above it a failing endpoint and dead letters are said, counted where they
+        repeat.
         """
+        said = _without_quotes(outcome)
         fields = {
             "endpoint": delivery.endpoint,
             "event_id": delivery.event_id,
@@ -261,24 +271,38 @@ class Lanes:
             "session": delivery.session,
             "sequence": delivery.sequence,
             "attempt": delivery.attempt,
-            "outcome": describe(outcome),
+            "outcome": said,
             "duration_s": round(outcome.duration_s, 4),
             "bytes": len(delivery.body.content),
             **({"recovered": True} if delivery.recovered else {}),
         }
         self._metrics.attempts.labels(self._endpoint, _label(outcome, verdict)).inc()
+        self._metrics.request_duration.labels(self._endpoint).observe(outcome.duration_s)
         age_s = (self._clock.now() - delivery.happened_at).total_seconds()
         match verdict:
             case Delivered():
                 self._metrics.latency.labels(self._endpoint).observe(max(age_s, 0))
                 log.debug("delivery.attempted", verdict="delivered", age_s=round(age_s, 3), **fields)
             case RetryAt(due):
-                log.info("delivery.attempted", verdict="retry", due=due.isoformat(), **fields)
+                log.debug("delivery.attempted", verdict="retry", due=due.isoformat(), **fields)
+                log.warning(
+                    "endpoint.failing",
+                    endpoint=self._endpoint,
+                    reason=said,
+                    event_id=delivery.event_id,
+                    attempt=delivery.attempt,
+                    next="trying again",
+                )
             case Suspended(reason):
-                log.info("delivery.suspended", verdict="suspended", reason=reason, **fields)
+                log.debug("delivery.attempted", verdict="suspended", reason=reason.replace(describe(outcome), said), **fields)
             case Dead(reason):
-                self._metrics.latency.labels(self._endpoint).observe(max(age_s, 0))
-                log.error("delivery.dead", verdict="dead", reason=reason, **fields)
+                self._metrics.dead_letters.labels(self._endpoint).inc()
+                log.error("delivery.dead", verdict="dead", reason=reason.replace(describe(outcome), said), **fields)
+
+
+def _without_quotes(outcome: Outcome) -> str:
+    """An outcome in words for the log: the text of a defect may quote what a visitor wrote."""
+    return outcome.error.partition(":")[0] if isinstance(outcome, Broken) else describe(outcome)
 
 
 def _label(outcome: Outcome, verdict: Verdict) -> str:

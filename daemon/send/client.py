@@ -75,10 +75,10 @@ class Sender:
 
 
 def _describe(error: Exception) -> str:
-    """What happened, without the URL: its query may be a secret."""
+    """What happened, without the URL, whose query may be a secret, and without what was answered: it may be the request again."""
     name = type(error).__name__
     if isinstance(error, aiohttp.ClientResponseError):
-        return f"{name}: {error.message}"[:_LONGEST_ERROR]
+        return f"{name}: the answer is no HTTP that can be read"
     return name if isinstance(error, aiohttp.InvalidURL) else f"{name}: {error}"[:_LONGEST_ERROR]
 
 

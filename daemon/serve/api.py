@@ -181,7 +181,7 @@ class Api:
 
         def work() -> tuple[list[figures.Backlog], list[figures.EndpointRow]]:
             with ops.opened(self._outbox, longest_s=_LONGEST_READ_S) as connection:
-                return figures.backlog(connection), figures.endpoint_rows(connection)
+                return figures.count_backlog(connection), figures.endpoint_rows(connection)
 
         found, known = await self._run(work)
         backlog = {entry.endpoint: entry for entry in found}

@@ -164,7 +164,7 @@ class Endpoints:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The relay as a whole. `lag_s`: age of the newest change read, 0 when there is nothing more to read."""
+    """The relay as a whole. `lag_s`: everything that MongoDB committed longer ago is read and kept."""
 
     version: str
     live: bool

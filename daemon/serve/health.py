@@ -30,8 +30,8 @@ class Health:
     capture: bool = False
     problem: str | None = "starting"
     paused: str | None = None
-    lag_s: float | None = None
-    """Age of the newest change read, 0 when there is nothing more to read; None before the first one."""
+    lag: Callable[[], float] | None = None
+    """Everything that MongoDB committed longer ago than this, in seconds, is read and kept; None before capture begins."""
     stopping: bool = False
     note: str | None = None
     """What the operator has to know besides, such as a configuration that was refused."""
@@ -51,9 +51,14 @@ class Health:
         """Reading waits for a reason, or goes on."""
         self.paused = reason
 
-    def capture_lag(self, lag_s: float) -> None:
-        """How old the newest change read is."""
-        self.lag_s = lag_s
+    def capture_lag(self, lag_s: Callable[[], float]) -> None:
+        """What tells how far behind reading is."""
+        self.lag = lag_s
+
+    @property
+    def lag_s(self) -> float | None:
+        """See `lag`."""
+        return None if self.lag is None else round(self.lag(), 3)
 
     def stuck(self) -> list[str]:
         """The loops that should have turned by now."""

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import bson
 import pytest
 import pytest_asyncio
 from motor.motor_asyncio import AsyncIOMotorClient
@@ -92,7 +89,7 @@ async def test_position_that_the_oplog_has_passed(mongodb_uri: str, database: Da
         config = write_config(tmp_path, uri=mongodb_uri, database=database.name, url=receiver.url)
         async with running(config):
             pass
-        await _lose_position(database, tmp_path)
+        await traffic.lose_position(database, tmp_path)
         error = await failure_of(config)
         assert isinstance(error, PositionLostError)
         assert "capture.on_lost_position" in error.hint
@@ -105,17 +102,6 @@ async def test_position_that_the_oplog_has_passed(mongodb_uri: str, database: Da
             await traffic.write(database, traffic.rows("S1"))
             await eventually(lambda: len(accepted(receiver)) >= len(want), "all webhooks after the restart from now")
         assert traffic.by_session(payloads(receiver)) == traffic.by_session(want)
-
-
-async def _lose_position(database: Database, folder: Path) -> None:
-    """Store the token of a change an hour before there was one: the server cannot find it, as when the oplog has passed it."""
-    async with database["rocketchat_room"].watch() as changes:
-        await database["rocketchat_room"].insert_one({"_id": "other", "t": "c"})
-        token = (await anext(changes))["_id"]["_data"]
-    hour_before = f"{int(token[2:10], 16) - 3600:08X}"
-    lost = bson.encode({"_data": token[:2] + hour_before + token[10:]})
-    with closing(sqlite3.connect(folder / "outbox.db")) as outbox, outbox:
-        outbox.execute("UPDATE position SET token = ?", [lost])
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import bson
 from click.testing import CliRunner, Result
 
 from daemon.cli import main
@@ -27,16 +24,6 @@ RECOVERABLE = {
     "LivechatOfflineMessage",
 }  # fmt: skip
 BUSY = Traffic(seconds=4.0, session_seconds=(2.0, 4.0), sessions=10, offline=3)
-
-
-def lose_position(folder: Path) -> None:
-    """Make the stored token one that the server cannot find, as when the oplog has passed it."""
-    with closing(sqlite3.connect(folder / "outbox.db")) as outbox, outbox:
-        (token,) = outbox.execute("SELECT token FROM position").fetchone()
-        data = bson.decode(token)["_data"]
-        hour_before = f"{int(data[2:10], 16) - 3600:08X}"
-        lost = bson.encode({"_data": data[:2] + hour_before + data[10:]})
-        outbox.execute("UPDATE position SET token = ?", [lost])
 
 
 def recovered(exchanges: Iterable[Exchange]) -> list[Exchange]:
@@ -64,7 +51,7 @@ async def test_a_gap_is_healed_before_anything_that_follows(mongodb_uri: str, da
         async with running(config):
             writing = asyncio.create_task(simulator.run(asyncio.Event()))
             await eventually(lambda: len(accepted(receiver)) >= 8, "some live events")
-        lose_position(tmp_path)
+        await traffic.lose_position(database, tmp_path)
         before = len(simulator.ledger.owed)
         await eventually(lambda: len(simulator.ledger.owed) >= before + 25, "a gap")
         assert not writing.done()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
+from contextlib import closing
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import bson
 from bson import json_util
 from motor.motor_asyncio import AsyncIOMotorClientSession, AsyncIOMotorDatabase
 
@@ -82,6 +85,19 @@ def by_session(payloads: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
         session = payload.get("_id") or f"offline {payload['message']}"
         sessions[session].append(json.dumps({**payload, "sentAt": None} if "sentAt" in payload else payload))
     return sessions
+
+
+async def lose_position(database: Database, folder: Path) -> None:
+    """Store in the outbox the token of a change an hour before there was one: the server cannot find it, as when the oplog has
+    passed it.
+    """
+    async with database["rocketchat_room"].watch() as changes:
+        await database["rocketchat_room"].insert_one({"_id": "other", "t": "c"})
+        token = (await anext(changes))["_id"]["_data"]
+    hour_before = f"{int(token[2:10], 16) - 3600:08X}"
+    lost = bson.encode({"_data": token[:2] + hour_before + token[10:]})
+    with closing(sqlite3.connect(folder / "outbox.db")) as outbox, outbox:
+        outbox.execute("UPDATE position SET token = ?", [lost])
 
 
 async def _apply(database: Database, row: Row, session: AsyncIOMotorClientSession | None) -> None:

@@ -332,13 +332,30 @@ class TestBacklog:
             )
         )
         owed = sorted(await outbox.backlog(), key=lambda entry: entry.endpoint)
-        assert owed == [Backlog("archive", 2, 0, late), Backlog("crm", 3, 0, late)]
+        nothing = (0, None)
+        assert owed == [
+            Backlog("archive", {"intent": nothing, "pending": (2, late), "suspended": nothing}, lanes=2),
+            Backlog("crm", {"intent": (1, START), "pending": (2, late), "suspended": nothing}, lanes=2),
+        ]
+        assert [(entry.owed, entry.oldest) for entry in owed] == [(2, late), (3, late)]
         for endpoint, verdict in (("crm", Dead("no")), ("archive", Delivered())):
             for delivery in (await outbox.claim(endpoint, 10, 10))[0]:
                 await settle(outbox, delivery, REFUSED, verdict)
-        assert await outbox.backlog() == [Backlog("crm", 2, 1, START)]
+        assert await outbox.backlog() == [
+            Backlog("crm", {"intent": (1, START), "pending": (1, START), "suspended": nothing}, dead=1, lanes=2)
+        ]
 
     async def test_dead_letters_alone_are_shown_too(self, outbox: SqliteOutbox) -> None:
         await outbox.append(commit(event("m1")))
         await settle(outbox, await claim_one(outbox), REFUSED, Dead("no"))
-        assert await outbox.backlog() == [Backlog("crm", 0, 1, None)]
+        (entry,) = await outbox.backlog()
+        assert (entry, entry.owed, entry.oldest) == (Backlog("crm", dead=1), 0, None)
+
+    async def test_lanes_that_wait_for_another_try_and_suspended_ones(self, outbox: SqliteOutbox, clock: FakeClock) -> None:
+        await outbox.append(commit(event("m1", "a"), event("m2", "b"), event("m3", "b"), event("m4", "c")))
+        first, second, _ = await claim(outbox)
+        await settle(outbox, first, DOWN, RetryAt(clock.now() + timedelta(seconds=10)))
+        await settle(outbox, second, DOWN, Suspended("down"))
+        (entry,) = await outbox.backlog()
+        assert {state: count for state, (count, _) in entry.states.items()} == {"intent": 0, "pending": 3, "suspended": 1}
+        assert (entry.lanes, entry.retrying) == (3, 2)

@@ -336,7 +336,7 @@ class TestTries:
                 await relay.settled(lanes, lambda: relay.states() == {"a1": "delivered"})
         lines = [line for line in logs if line["event"].startswith("delivery.")]
         assert [(line["attempt"], line["verdict"], line["log_level"]) for line in lines] == [
-            (1, "retry", "info"),
+            (1, "retry", "debug"),
             (2, "delivered", "debug"),
         ]
         assert "visitor wrote" not in str(logs)

@@ -375,7 +375,7 @@ class TestOthers:
         assert (answer["version"], answer["ready"], answer["live"], answer["position"]) == ("1.2.3", False, True, None)
         await asker.outbox.append(commit())
         asker.health.capture_open(True)
-        asker.health.capture_lag(1.5)
+        asker.health.capture_lag(lambda: 1.5)
         _, answer = await asker.get("/status")
         assert (answer["ready"], answer["lag_s"]) == (True, 1.5)
         assert answer["position"] == {"cluster_time": "2023-11-14T22:13:20Z", "saved_at": "2026-11-23T08:00:00Z"}

@@ -173,14 +173,14 @@ class TestReady:
 
 class TestMetrics:
     async def test_prometheus_can_read_it(self, window: Window) -> None:
-        window.metrics.owed.labels("crm").set(3)
+        window.metrics.owed.labels("crm", "pending").set(3)
         async with window.session.get(f"{window.url}/metrics") as response:
             assert response.status == 200
             assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
             text = await response.text()
         families = {family.name: family for family in text_string_to_metric_families(text)}
         (sample,) = families["livechat_relay_outbox_owed"].samples
-        assert (sample.labels, sample.value) == ({"endpoint": "crm"}, 3)
+        assert (sample.labels, sample.value) == ({"endpoint": "crm", "state": "pending"}, 3)
         assert "process_resident_memory_bytes" in families
 
     def test_every_metric_says_what_it_is(self) -> None:
