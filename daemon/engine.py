@@ -149,7 +149,7 @@ class Engine:
     def _leave_health(self) -> None:
         """What drains does not turn any more."""
         for name in ("capture", "compose", *(f"relay {name}" for name in self._lanes)):
-            del self._health.loops[name]
+            self._health.loops.pop(name, None)
 
     def _reads_at(self, turned_at: Callable[[flow.Intake], float]) -> float:
         """When a loop last turned that may wait for MongoDB: each try to reach it is a turn."""
