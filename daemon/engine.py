@@ -94,6 +94,7 @@ class Engine:
         self._senders = {name: Sender(name, endpoint, clock=clock) for name, endpoint in config.endpoints.items()}
         self._lanes = {name: self._build_lanes(name, endpoint) for name, endpoint in config.endpoints.items()}
         self.intake = self._build_intake()
+        self.api_token = config.serve.token()
 
     async def run(self, stop: asyncio.Event, stopping: Callable[[], None]) -> None:
         """Relay until `stop` is set, then drain within `relay.grace`; `stopping` is called when that begins.

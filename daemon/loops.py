@@ -61,6 +61,6 @@ class Loops:
     def _fail(self, name: str, error: DaemonError) -> None:
         if self._failure is None:
             if name not in self._told:
-                log.error("relay.failed", loop=name, error=str(error), hint=error.hint)
+                log.error("loop.failed", loop=name, error=str(error), hint=error.hint)
             self._failure = error
         self._stop.set()

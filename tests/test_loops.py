@@ -29,7 +29,7 @@ async def test_the_first_that_fails_ends_the_others_in_order() -> None:
     with capture_logs() as logs, pytest.raises(DaemonError, match="broken"):
         await Loops({"a": fails, "b": drains}, stop).run(lambda: order.append("told"))
     assert order == ["told", "drained"]
-    assert [(line["event"], line["loop"]) for line in logs] == [("relay.failed", "a")]
+    assert [(line["event"], line["loop"]) for line in logs] == [("loop.failed", "a")]
 
 
 async def test_a_loop_that_ends_by_itself_is_an_error() -> None:
