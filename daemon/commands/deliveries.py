@@ -62,7 +62,7 @@ def _filter(
 
 
 def _outbox(config_path: Path) -> Path:
-    return load(config_path).outbox.path
+    return load(config_path, read_secrets=False).outbox.path
 
 
 def add_commands(main: click.Group, config_option: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
