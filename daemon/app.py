@@ -102,7 +102,7 @@ class App:
         """Run `engine` until stopped, or until a reload puts another in its place."""
         former: Config | None = None
         while True:
-            server.intake, api.wake, api.token = engine.intake, engine.wake, engine.config.serve.token()
+            server.intake, api.wake, api.token = engine.intake, engine.wake, engine.api_token
             halt = asyncio.Event()
             watching = asyncio.ensure_future(self._await_halt(outbox, stop, halt))
             try:
@@ -114,8 +114,9 @@ class App:
                     "relay.reload_failed", error=str(error), hint=error.hint, next="the configuration from before is back"
                 )
                 self.health.note = "the new configuration does not work, see the log; the one from before is back"
-                self._following = self._build(former, outbox)
-                await self._adopt(former)
+                if self._following is None:
+                    self._following = self._build(former, outbox)
+                    await self._adopt(former)
             finally:
                 watching.cancel()
                 await asyncio.wait([watching])
@@ -150,8 +151,7 @@ class App:
         try:
             wanted = await asyncio.to_thread(self._read_config)
             config, kept = keep_fixed(wanted, self._config)
-            engine = self._build(config, outbox)
-            engine.config.serve.token()
+            engine = await asyncio.to_thread(self._build, config, outbox)  # it may ask for names of hosts
         except ConfigurationError as error:
             log.error("relay.reload_refused", error=str(error), hint=error.hint, next="nothing was changed")  # noqa: TRY400
             count = max(1, str(error).count("\n"))
@@ -168,7 +168,7 @@ class App:
         log.info("relay.reloading", **difference(before, self._snapshot))
         if config.log != self._config.log:
             configure(config.log.level, config.log.format)
-        hide(secrets_of(config))
+        hide(*secrets_of(config))
         self._config = config
 
     def _opened(self) -> None:

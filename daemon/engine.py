@@ -96,6 +96,7 @@ class Engine:
         self._senders = {name: Sender(name, endpoint, clock=clock) for name, endpoint in config.endpoints.items()}
         self._lanes = {name: self._build_lanes(name, endpoint) for name, endpoint in config.endpoints.items()}
         self.intake = self._build_intake()
+        self.api_token = config.serve.token()
 
     async def run(self, stop: asyncio.Event, stopping: Callable[[], None]) -> None:
         """Relay until `stop` is set, then drain within `relay.grace`; `stopping` is called when that begins.
@@ -151,7 +152,7 @@ class Engine:
     def _leave_health(self) -> None:
         """What drains does not turn any more."""
         for name in ("capture", "compose", *(f"relay {name}" for name in self._lanes)):
-            del self._health.loops[name]
+            self._health.loops.pop(name, None)
 
     def _reads_at(self, turned_at: Callable[[flow.Intake], float]) -> float:
         """When a loop last turned that may wait for MongoDB: each try to reach it is a turn."""

@@ -26,6 +26,7 @@ from daemon.config.example import example
 from daemon.config.file import load
 from daemon.model import EventType, Profile
 from daemon.outbox.lock import Lock
+from daemon.outbox.writer import connect
 
 ROOT = Path(__file__).parents[1]
 
@@ -276,3 +277,18 @@ class TestRun:
             subprocess.run(["kill", f"-{number}", str(process.pid)], check=True)  # noqa: S603, S607
             assert process.wait(timeout=5) == 0
             assert "relay.stopped" in process.stdout.read()
+
+
+class TestDeliveries:
+    def test_they_can_be_looked_at_while_credentials_are_away(self, config: Path, tmp_path: Path) -> None:
+        """systemd takes credentials away when the service stops; the outbox is there all the same."""
+        write(config, config.read_text(encoding="utf-8").replace("'127.0.0.1:0'", "'127.0.0.1:0', api_token_file: /run/gone"))
+        connect(tmp_path / "outbox.db").close()
+        result = invoke("deliveries", "list", "-c", str(config), "--json")
+        assert (result.exit_code, result.output) == (0, "")
+        assert invoke("run", "-c", str(config)).exit_code == 2
+
+    def test_a_time_that_is_none(self, config: Path) -> None:
+        result = invoke("deliveries", "list", "-c", str(config), "--since", "yesterday")
+        assert result.exit_code == 2
+        assert "neither a time" in result.stderr

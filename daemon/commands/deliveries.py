@@ -61,7 +61,7 @@ def add_commands(main: click.Group, config_option: Decorator) -> None:
     @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
     def list_(config_path: Path, limit: int, as_json: bool, **options: Any) -> None:
         """List deliveries, oldest first."""
-        config = load(config_path)
+        config = load(config_path, read_secrets=False)
         wanted = _filter(config, **options)
         with ops.opened(config.outbox.path) as connection:
             found = list(records.select(connection, wanted, limit))
@@ -82,7 +82,7 @@ def add_commands(main: click.Group, config_option: Decorator) -> None:
     @click.option("--json", "as_json", is_flag=True, help="One JSON object an endpoint.")
     def show(config_path: Path, event_id: str, endpoint: str | None, body: bool, as_json: bool) -> None:
         """Show one event, every attempt of it, and on demand its payload."""
-        config = load(config_path)
+        config = load(config_path, read_secrets=False)
         wanted = Filter(endpoint, event_ids=(event_id,), configured=tuple(config.endpoints))
         with ops.opened(config.outbox.path) as connection:
             found = [
@@ -105,7 +105,7 @@ def add_commands(main: click.Group, config_option: Decorator) -> None:
     @_filters
     def export(config_path: Path, **options: Any) -> None:
         """Print deliveries with attempts and payloads, one JSON object a line: what visitors wrote included."""
-        config = load(config_path)
+        config = load(config_path, read_secrets=False)
         wanted = _filter(config, **options)
         with ops.opened(config.outbox.path) as connection, progress("exporting deliveries") as report:
             total = records.count(connection, wanted)
@@ -122,7 +122,7 @@ def _add_actions(deliveries: click.Group, config_option: Decorator) -> None:
     @_filters
     def retry(config_path: Path, **options: Any) -> None:
         """Send dead or cancelled deliveries again, with a new round of tries; suspended ones now."""
-        config = load(config_path)
+        config = load(config_path, read_secrets=False)
         changed = ops.retry(config.outbox.path, _narrowed(_filter(config, **options), CAN_BE_RETRIED))
         click.echo(f"{changed.done} will be sent again; a running relay begins within seconds")
         _say_left(changed.left, "their payload is no longer kept, or they were changed meanwhile")
@@ -133,7 +133,7 @@ def _add_actions(deliveries: click.Group, config_option: Decorator) -> None:
     @click.option("--reason", default="cancelled by hand", show_default=True, help="Kept with each of them.")
     def cancel(config_path: Path, reason: str, **options: Any) -> None:
         """Give up what is owed; `retry` takes it back."""
-        config = load(config_path)
+        config = load(config_path, read_secrets=False)
         changed = ops.cancel(config.outbox.path, _narrowed(_filter(config, **options), OWED), reason)
         click.echo(f"{changed.done} cancelled")
         _say_left(changed.left, "in flight at the moment, or settled meanwhile")
@@ -147,7 +147,7 @@ def _add_actions(deliveries: click.Group, config_option: Decorator) -> None:
 
         Payloads that are composed already keep their shape.
         """
-        config = load(config_path)
+        config = load(config_path, read_secrets=False)
         if new not in config.endpoints:
             raise click.BadParameter(f"no such endpoint; there are {', '.join(config.endpoints)}", param_hint="--to")
         if old in config.endpoints:

@@ -35,7 +35,7 @@ def add_commands(main: click.Group, config_option: Callable[[Callable[..., None]
     @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
     def show(config_path: Path, as_json: bool) -> None:
         """Show the committed position; works while the relay runs and while it is stopped."""
-        found = ops.position(load(config_path).outbox.path)
+        found = ops.position(load(config_path, read_secrets=False).outbox.path)
         if as_json:
             print_json({"cluster_time": None, "saved_at": None, "token": None} if found is None else found.as_json())
         elif found is None:
@@ -57,7 +57,7 @@ def add_commands(main: click.Group, config_option: Callable[[Callable[..., None]
         """
         if place > SystemClock().now():
             raise click.BadParameter("this time is yet to come", param_hint="PLACE")
-        config = load(config_path)
+        config = load(config_path, read_secrets=False)
         present = ops.position(config.outbox.path)
         if not yes:
             where = "none" if present is None else f"{show_time(present.cluster_time)} UTC"

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, SecretStr
 
 from daemon.config.root import Config
+from daemon.config.types import format_duration
 
 # What the running process holds on to.
 _FIXED = ("outbox.url", "serve.listen")
@@ -21,7 +23,7 @@ _FIXED = ("outbox.url", "serve.listen")
 class Value:
     """A value to compare, and the text that may be shown of it (None: nothing)."""
 
-    compared: Any
+    compared: Any = field(repr=False)
     shown: str | None
 
 
@@ -51,7 +53,17 @@ def _value(key: str, value: Any) -> Iterator[tuple[str, Value]]:
             yield key, Value(str(value), str(value))
             yield f"{key} (content)", Value(_digest(value), None)
         case _:
-            yield key, Value(value, None if key.endswith("url") else str(value))
+            yield key, Value(value, None if key.endswith("url") else _show(value))
+
+
+def _show(value: Any) -> str:
+    match value:
+        case timedelta():
+            return format_duration(value)
+        case tuple():
+            return f"[{', '.join(_show(member) for member in value)}]"
+        case _:
+            return str(value)
 
 
 def _digest(file: Path) -> str | None:

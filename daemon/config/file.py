@@ -23,10 +23,11 @@ from daemon.errors import ConfigurationError
 _YAML_HINT = "mend that line; look for dates that do not exist, values marked with !!, and quotes or brackets that are left open"
 
 
-def load(path: Path) -> Config:
+def load(path: Path, *, read_secrets: bool = True) -> Config:
     """Read and check the file at `path`, with the environment over it.
 
-    Raises `ConfigurationError` that lists every fault with its key, its line and a remedy. Files with secrets are read as well.
+    Raises `ConfigurationError` that lists every fault with its key, its line and a remedy. Files with secrets are read as well;
+    without `read_secrets` they need not be there, as systemd's credentials are not while the service is stopped.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -54,7 +55,7 @@ def load(path: Path) -> Config:
         raise ConfigurationError(_list(path, faults), hint="mend these and start again") from error
     except SettingsError as error:
         raise ConfigurationError(f"an environment variable cannot be read: {error}", hint="lists are written as JSON") from error
-    faults = list(_unreadable(config))
+    faults = list(_unreadable(config)) if read_secrets else []
     if faults:
         raise ConfigurationError(_list(path, faults), hint="mend these and start again")
     return config

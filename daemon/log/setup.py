@@ -58,9 +58,9 @@ def configure(level: str, log_format: str, secrets: Iterable[str] = ()) -> None:
     logging.basicConfig(handlers=[_ToStructlog(with_details=level == "debug")], level=logging.WARNING, force=True)
 
 
-def hide(secret: str) -> None:
-    """Hide a secret that became known only now."""
-    _guard.hide((secret,))
+def hide(*secrets: str) -> None:
+    """Hide secrets that became known only now."""
+    _guard.hide(secrets)
 
 
 def say_repeated(*, everything: bool = False) -> None:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from enum import Enum, auto
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, get_origin
 
 import orjson
 from aiohttp import web
@@ -250,7 +250,7 @@ async def _given(operation: Operation, request: web.Request) -> Any:
         if request.content_type != "application/json":
             raise web.HTTPUnsupportedMediaType(reason="send Content-Type: application/json")
         return operation.given.model_validate_json(await request.read())
-    lists = {name for name, field in operation.given.model_fields.items() if str(field.annotation).startswith("list")}
+    lists = {name for name, field in operation.given.model_fields.items() if get_origin(field.annotation) is list}
     return operation.given.model_validate(
         {name: request.query.getall(name) if name in lists else request.query[name] for name in request.query}
     )

@@ -42,6 +42,12 @@ async def started(config: Path) -> AsyncIterator[App]:
         await task
 
 
+def only(app: App, loop: str) -> None:
+    """Watch this one: the others may pause for longer than a test."""
+    for name in LOOPS - {loop}:
+        del app.health.loops[name]
+
+
 async def test_every_loop_is_watched_by_its_progress(mongodb_uri: str, database: Database, tmp_path: Path) -> None:
     await traffic.load_initial(database)
     async with running(write_config(tmp_path, uri=mongodb_uri, database=database.name, url=NOWHERE)) as app:
@@ -65,7 +71,7 @@ async def test_capture_that_hangs_is_found(
 ) -> None:
     """MongoDB answers and the stream is open, and still nothing goes on: the others turn."""
     await traffic.load_initial(database)
-    monkeypatch.setattr(health, "_LOOP_STUCK_S", 6.0)  # more than the longest pause of a loop that is well
+    monkeypatch.setattr(health, "_LOOP_STUCK_S", 3.0)  # an empty batch comes every second
     reached, go_on = asyncio.Event(), asyncio.Event()
     append = SqliteOutbox.append
 
@@ -76,7 +82,7 @@ async def test_capture_that_hangs_is_found(
 
     config = write_config(tmp_path, uri=mongodb_uri, database=database.name, url=NOWHERE)
     async with running(config) as app:
-        del app.health.loops["prune"]  # it sleeps longer than this test
+        only(app, "capture")
         monkeypatch.setattr(SqliteOutbox, "append", hang)
         await traffic.write(database, traffic.rows("S1")[:10])
         await reached.wait()
@@ -84,6 +90,43 @@ async def test_capture_that_hangs_is_found(
         assert await livez(config) == (503, {"live": False, "stuck": ["capture"]})
         go_on.set()
         await eventually(lambda: app.health.stuck() == [], "a relay that is well again")
+
+
+async def test_composing_that_hangs_is_found(
+    mongodb_uri: str, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await traffic.load_initial(database)
+    monkeypatch.setattr(health, "_LOOP_STUCK_S", 1.0)
+    go_on = asyncio.Event()
+
+    async def hang(self: SqliteOutbox, limit: int) -> list[Any]:
+        await go_on.wait()
+        return []
+
+    monkeypatch.setattr(SqliteOutbox, "complete_intents", hang)
+    async with running(write_config(tmp_path, uri=mongodb_uri, database=database.name, url=NOWHERE)) as app:
+        only(app, "compose")
+        await eventually(lambda: app.health.stuck() == ["compose"], "a relay that finds out")
+        go_on.set()
+
+
+async def test_an_endpoint_that_is_down_is_shown_and_the_relay_is_ready(
+    mongodb_uri: str, database: Database, tmp_path: Path
+) -> None:
+    await traffic.load_initial(database)
+    impatient = {"retry": {"tries": 1, "wait": "50ms"}}
+    config = write_config(tmp_path, uri=mongodb_uri, database=database.name, url=NOWHERE, endpoint=impatient)
+    async with running(config) as app, aiohttp.ClientSession() as http:
+        url = f"http://{load(config).serve.listen}"
+        await traffic.write(database, traffic.rows("S1")[:10])
+        await eventually(app.health.down, "an endpoint that is down")
+        async with http.get(f"{url}/readyz") as response:
+            answer = await response.json()
+            assert (response.status, answer["endpoints"]["crm"]["up"]) == (200, False)
+        async with http.get(f"{url}/api/v1/endpoints") as response:
+            (crm,) = (await response.json())["endpoints"]
+        assert (crm["up"], crm["owed"] > 0) == (False, True)
+        assert crm["down_since"] < crm["next_probe_at"]
 
 
 async def test_a_writer_that_fails_ends_the_relay(
@@ -104,9 +147,8 @@ async def test_a_writer_that_fails_ends_the_relay(
     await eventually(lambda: app.health.not_ready() is None)
 
     def break_down(_: object) -> None:
-        raise sqlite_failure
+        raise MemoryError("no memory")
 
-    sqlite_failure = MemoryError("no memory")
     monkeypatch.setattr(opened[0]._writer, "_commit", break_down)
     async with asyncio.timeout(20):
         with pytest.raises(OutboxError, match="no memory"):

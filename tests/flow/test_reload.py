@@ -146,6 +146,30 @@ async def test_a_request_longer_than_grace_is_sent_again(
     assert query(tmp_path, "SELECT number, outcome FROM attempts ORDER BY number")[:2] == [(1, "interrupted"), (2, "answered")]
 
 
+async def test_a_stop_during_a_reload(mongodb_uri: str, database: Database, tmp_path: Path) -> None:
+    """One grace for both: what is in flight may use it once, then the relay ends."""
+    await traffic.load_initial(database)
+    reached = asyncio.Event()
+
+    async def behave(_: Received) -> Answer:
+        reached.set()
+        return Answer(delay_s=3600)
+
+    async with Receiver(token=TOKEN, behave=behave) as receiver:
+        config = write_config(tmp_path, uri=mongodb_uri, database=database.name, url=receiver.url, relay={"grace": "300ms"})
+        app, stop = App(load(config), read_config=lambda: load(config)), asyncio.Event()
+        relay = asyncio.create_task(app.run(stop))
+        await eventually(lambda: app.health.not_ready() is None)
+        await traffic.write(database, traffic.rows("S1")[:4])
+        await reached.wait()
+        app.reload()
+        await eventually(lambda: "being reloaded" in (app.health.not_ready() or ""), "a relay that drains")
+        stop.set()
+        async with asyncio.timeout(5):
+            await relay
+    assert query(tmp_path, "SELECT attempts, failures, state FROM deliveries ORDER BY sequence LIMIT 1") == [(1, 0, "pending")]
+
+
 async def test_a_new_endpoint_gets_what_happens_from_then_on(
     mongodb_uri: str, database: Database, tmp_path: Path, logs: list[Any]
 ) -> None:
@@ -287,7 +311,7 @@ async def test_what_only_a_start_can_change_is_named_and_the_rest_applied(
         edit(config, lambda content: content["serve"].update(listen="127.0.0.1:1"))
         edit(config, lambda content: content["outbox"].update(url=f"sqlite:///{tmp_path}/other.db", keep_delivered="1h"))
         line = await reload(app, logs)
-        assert line["changed"] == ["outbox.keep_delivered: 7 days, 0:00:00 -> 1:00:00"]
+        assert line["changed"] == ["outbox.keep_delivered: 7d -> 1h"]
         assert (await told(logs, "relay.restart_needed"))["keys"] == ["outbox.url", "serve.listen"]
         assert app.health.note == "restart needed for outbox.url, serve.listen"
         assert not (tmp_path / "other.db").exists()
