@@ -12,6 +12,7 @@ from importlib.metadata import version
 from bson.timestamp import Timestamp
 
 from daemon import flow
+from daemon.capture.oplog import Oplog, OplogWatch
 from daemon.capture.stream import ChangeStream
 from daemon.clock import Clock, SystemClock, wait_until_set
 from daemon.compose.composer import Composer
@@ -28,6 +29,7 @@ from daemon.metrics import Metrics
 from daemon.model import Position
 from daemon.mongo import connect, describe
 from daemon.outbox.prune import Place, Retention
+from daemon.outbox.refusals import report_refusals
 from daemon.outbox.sqlite import SqliteOutbox
 from daemon.relay.lanes import Lanes
 from daemon.relay.schedule import RetryPolicy
@@ -40,6 +42,8 @@ from daemon.service import ServiceManager
 _OBSERVE_EVERY_S = 5.0
 _PRUNE_EVERY_S = 3600.0
 _LOOK_EVERY_S = 30.0  # whether the outbox is crowded
+_OPLOG_EVERY_S = 300.0
+_REFUSALS_EVERY_S = 600.0
 _CLOSE_S = 1.0
 _CROWDED = 0.8  # of outbox.max_size
 _PRUNE_PAUSE_S = 0.05
@@ -111,8 +115,10 @@ class App:
                 metrics=self.metrics,
                 observer=self.health,
             )
+            oplog = OplogWatch(Oplog(client, config.mongodb.database), outbox.position, self.metrics)
             loops: dict[str, Callable[[], Awaitable[None]]] = {
-                "capture": lambda: self._capture(stream, lookup, outbox),
+                "capture": lambda: self._capture(stream, lookup, outbox, oplog),
+                "oplog": lambda: self._watch_oplog(oplog),
                 "observe": lambda: self._observe(outbox),
                 "prune": lambda: self._prune(outbox),
             }
@@ -189,7 +195,7 @@ class App:
         for lanes in self._lanes:
             lanes.wake()
 
-    async def _capture(self, stream: ChangeStream, lookup: Lookup, outbox: SqliteOutbox) -> None:
+    async def _capture(self, stream: ChangeStream, lookup: Lookup, outbox: SqliteOutbox, oplog: OplogWatch) -> None:
         start = self._config.capture.start
         first = Position(Timestamp(int(start.timestamp()), 0)) if isinstance(start, datetime) else None
         position = await flow.until_stopped(self._stopping, flow.start_position(stream, outbox, first))
@@ -200,6 +206,7 @@ class App:
                 outbox=outbox,
                 wake_relay=self._wake_relay,
                 paused=self.health.capture_paused,
+                oplog_left=oplog.look,
                 max_size=self._config.outbox.max_size,
                 clock=self._clock,
                 metrics=self.metrics,
@@ -248,8 +255,18 @@ class App:
             metrics=self.metrics,
         )
 
+    async def _watch_oplog(self, oplog: OplogWatch) -> None:
+        """Keep the figures of the oplog up to date; while reading is paused capture itself looks, more often."""
+        wait_s = _OBSERVE_EVERY_S
+        while not await wait_until_set(self._stopping, wait_s):
+            if self.health.capture and self.health.paused is None:
+                await flow.until_stopped(self._stopping, oplog.look())
+                wait_s = _OPLOG_EVERY_S
+
     async def _observe(self, outbox: SqliteOutbox) -> None:
         """Keep the figures of the backlog and the service manager's view up to date."""
+        reported: set[tuple[str, str, int]] = set()
+        refusals_at = self._clock.monotonic()
         while True:
             backlog = {entry.endpoint: entry for entry in await outbox.backlog()}
             now = self._clock.now()
@@ -259,6 +276,9 @@ class App:
                 self.metrics.dead.labels(name).set(entry.dead if entry else 0)
                 oldest = entry.oldest if entry else None
                 self.metrics.oldest.labels(name).set(0 if oldest is None else max(0.0, (now - oldest).total_seconds()))
+            if self._clock.monotonic() - refusals_at >= _REFUSALS_EVERY_S:
+                refusals_at = self._clock.monotonic()
+                reported = report_refusals(await outbox.refusals(), reported)
             reason = self.health.not_ready()
             if reason is None:
                 self._manager.ready()

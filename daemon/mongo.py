@@ -35,6 +35,7 @@ _LOST_ON_OPEN = {260, 50811}  # InvalidResumeToken, resume token not found
 _NOT_REPLICA_SET = {40573, 76}  # $changeStream needs a replica set; NoReplicationEnabled
 _ANOTHER_REPLICA_SET = ("but this node belongs to a set named", "members available for replica set name")
 _UNAUTHORIZED = 13
+_NO_USER = "requires authentication"
 _AUTHENTICATION_FAILED = {18, 8000}
 _TOO_LARGE = 10334
 # A server that stops, steps down or elects, or that another node cannot reach.
@@ -77,17 +78,43 @@ def classify(error: PyMongoError, moment: Moment, where: str) -> DaemonError | N
         )
     if code in _NOT_REPLICA_SET:
         return MongoError(f"{where} is not a replica set", hint=REPLICA_SET_HINT)
+    if code == _UNAUTHORIZED and _NO_USER in str(error):
+        return MongoError(
+            f"{where}: MongoDB asks for a user, and mongodb.uri has none",
+            hint="write user and password into mongodb.uri (mongodb://user:password@host/?authSource=admin&...); the README has the"
+            " command that creates a user with the least rights",
+        )
     if code == _UNAUTHORIZED:
         return MongoError(f"{where}: the user may not open a change stream or read ({_name(error)})", hint=RIGHTS_HINT)
     if code in _AUTHENTICATION_FAILED:
         return MongoError(
             f"{where}: MongoDB refuses user or password ({_name(error)})",
-            hint="check user, password and authSource in mongodb.uri or mongodb.uri_file",
+            hint="check user, password and authSource (the database in which the user was created, often admin) in mongodb.uri or"
+            " mongodb.uri_file; special characters in a password are written %40 and the like",
         )
     if code == _TOO_LARGE:
         return PositionLostError(
             f"{where}: a change is larger than the 16 MB that a change stream can carry ({_name(error)})",
             hint="stop the writer of that document; then start once with capture.on_lost_position: restart",
+        )
+    return None
+
+
+def tls_hint(error: BaseException) -> str | None:
+    """What to do when a connection failed for a reason that lies in TLS, or probably does."""
+    text = str(error)
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        if "mismatch" in text:
+            return "write the host in mongodb.uri as MongoDB's certificate names it"
+        if "expired" in text or "not yet valid" in text:
+            return "renew MongoDB's certificate, or set this machine's clock"
+        return "name the CA that signed MongoDB's certificate in mongodb.uri: tls=true&tlsCAFile=/path/of/ca.pem"
+    if "SSL handshake failed" in text:
+        return "MongoDB speaks no TLS at this port: leave tls=true out of mongodb.uri, or switch TLS on in MongoDB (net.tls.mode)"
+    if isinstance(error, ConnectionFailure) and text.partition(" (")[0].endswith("connection closed"):
+        return (
+            "MongoDB ends the connection: it may want TLS (tls=true in mongodb.uri) or a client certificate that its CA signed"
+            " (tlsCertificateKeyFile=/path/of/certificate-and-key.pem); its own log names the reason"
         )
     return None
 
@@ -113,6 +140,12 @@ def connect(connection_string: str) -> AsyncIOMotorClient[dict[str, Any]]:
         return AsyncIOMotorClient(connection_string, **defaults)
     except (PyMongoConfigurationError, InvalidURI, ValueError) as error:
         raise ConfigurationError(f"mongodb.uri: {error}", hint="mend the connection string") from error
+    except OSError as error:  # a file for TLS; the driver reads them at once
+        raise ConfigurationError(
+            f"mongodb.uri: a file of the TLS options cannot be used: {error}",
+            hint="tlsCAFile and tlsCertificateKeyFile must name PEM files that the relay's user may read; the second one holds"
+            " certificate and key",
+        ) from error
 
 
 def describe(connection_string: str, database: str) -> str:

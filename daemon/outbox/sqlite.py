@@ -6,7 +6,6 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -17,23 +16,14 @@ from daemon.clock import Clock
 from daemon.metrics import Metrics
 from daemon.model import Body, Commit, Delivery, Document, EndpointState, Intent, NewEvent, Position, Profile, Recorded
 from daemon.mongo import CODEC
-from daemon.outbox import entries, lanes, prune
-from daemon.outbox.lanes import as_time
+from daemon.outbox import entries, figures, lanes, prune
+from daemon.outbox.figures import Backlog
 from daemon.outbox.lock import Lock
+from daemon.outbox.refusals import Refusal, find_refusals
 from daemon.outbox.writer import Writer, write_error
 
 T = TypeVar("T")
 _IDS_PER_QUERY = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """What an endpoint is owed."""
-
-    endpoint: str
-    owed: int
-    dead: int
-    oldest: datetime | None
 
 
 class SqliteOutbox:
@@ -166,31 +156,15 @@ class SqliteOutbox:
 
     async def size(self) -> int:
         """How many bytes of the file are in use."""
-
-        def work(connection: sqlite3.Connection) -> int:
-            names = ("page_count", "freelist_count", "page_size")
-            pages, free, page_size = (int(connection.execute(f"PRAGMA {name}").fetchone()[0]) for name in names)
-            return (pages - free) * page_size
-
-        return await self._read(work)
+        return await self._read(figures.size)
 
     async def backlog(self) -> list[Backlog]:
         """What is owed and dead, by endpoint; endpoints that are no longer configured included."""
+        return await self._figures.run(figures.backlog)
 
-        def work(connection: sqlite3.Connection) -> list[Backlog]:
-            owed = connection.execute(
-                "SELECT endpoint, count(*), min(sequence) FROM deliveries INDEXED BY deliveries_owed"
-                " WHERE state IN ('intent', 'pending', 'suspended') GROUP BY endpoint"
-            ).fetchall()
-            query = "SELECT endpoint, count(*) FROM deliveries INDEXED BY deliveries_dead WHERE state = 'dead' GROUP BY endpoint"
-            dead = dict(connection.execute(query).fetchall())
-            result = []
-            for endpoint, count, first in owed:
-                (at,) = connection.execute("SELECT happened_at FROM events WHERE sequence = ?", [first]).fetchone()
-                result.append(Backlog(endpoint, count, dead.pop(endpoint, 0), as_time(at)))
-            return [*result, *(Backlog(endpoint, 0, count, None) for endpoint, count in dead.items())]
-
-        return await self._figures.run(work)
+    async def refusals(self) -> list[Refusal]:
+        """Which endpoints refuse every event of a type."""
+        return await self._figures.run(lambda connection: find_refusals(connection, self._now()))
 
     async def prune(self, retention: prune.Retention, place: prune.Place) -> prune.Place | None:
         """Forget what is old enough in the page after `place`; gives the next place, None at the end of the round."""

@@ -11,7 +11,8 @@ import pytest
 
 from daemon.metrics import Metrics
 from daemon.model import Answered, Dead, Delivered, Delivery, Outcome, RetryAt, Verdict
-from daemon.outbox.sqlite import Backlog, SqliteOutbox
+from daemon.outbox.figures import Backlog
+from daemon.outbox.sqlite import SqliteOutbox
 from tests.clocks import START, FakeClock
 from tests.outbox.events import DOWN, LATE, OK, REFUSED, TWO, bodies, commit, event, intent, look, settle
 
