@@ -46,6 +46,16 @@ RIGHTS_HINT = (
     "give the user in mongodb.uri the role `read` on that database: "
     'db.getSiblingDB("admin").grantRolesToUser("<user>", [{role: "read", db: "<mongodb.database>"}])'
 )
+
+
+def least_rights(database: str) -> str:
+    """The mongosh command that makes a user with no more rights than the relay needs."""
+    return (
+        'db.getSiblingDB("admin").createUser('
+        f'{{user: "livechat-relay", pwd: passwordPrompt(), roles: [{{role: "read", db: "{database}"}}]}})'
+    )
+
+
 REPLICA_SET_HINT = (
     "change streams need a replica set, as Rocket.Chat itself does: start mongod with --replSet rs0, run rs.initiate() once, "
     "and name it in mongodb.uri (?replicaSet=rs0)"
@@ -81,7 +91,7 @@ def classify(error: PyMongoError, moment: Moment, where: str) -> DaemonError | N
     if code == _UNAUTHORIZED and _NO_USER in str(error):
         return MongoError(
             f"{where}: MongoDB asks for a user, and mongodb.uri has none",
-            hint="write user and password into mongodb.uri (mongodb://user:password@host/?authSource=admin&...); the README has the"
+            hint="write user and password into mongodb.uri (mongodb://user:password@host/?authSource=admin&...); README has the"
             " command that creates a user with the least rights",
         )
     if code == _UNAUTHORIZED:
@@ -130,12 +140,12 @@ def _name(error: OperationFailure) -> str:
     return f"{details.get('codeName') or 'code'} {error.code}"
 
 
-def connect(connection_string: str) -> AsyncIOMotorClient[dict[str, Any]]:
-    """A client that has not connected yet; options in the connection string go before the defaults here. Raises
+def connect(connection_string: str, **options: Any) -> AsyncIOMotorClient[dict[str, Any]]:
+    """A client that has not connected yet; options in the connection string go before `options` and the defaults here. Raises
     `ConfigurationError` for a connection string that cannot be one.
     """
     given = connection_string.partition("?")[2].lower()
-    defaults = {name: value for name, value in _DEFAULTS.items() if f"{name.lower()}=" not in given}
+    defaults = {name: value for name, value in (_DEFAULTS | options).items() if f"{name.lower()}=" not in given}
     try:
         return AsyncIOMotorClient(connection_string, **defaults)
     except (PyMongoConfigurationError, InvalidURI, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Endpoints that answer the same 4xx to every event of a type: nobody wants these events there, until somebody changes something."""
+"""Endpoints that answer the same 4xx to every event of a type, and will do so until somebody changes something."""
 
 from __future__ import annotations
 
