@@ -24,7 +24,7 @@ from daemon.model import Document, Position
 from daemon.mongo import CODEC, problem
 
 _HISTORY_LOST = 286
-_LONGEST_PROBE_MS = 1000
+_LONGEST_PROBE_MS = 500
 _LONGEST_LOOK_S = 10.0
 _FIRST_STEP_S = 3600
 _INITIATED = "initiating set"  # the message in the first oplog entry that a replica set ever writes

@@ -181,8 +181,8 @@ def _check_backlog(connection: sqlite3.Connection, config: Config, clock: Clock)
             findings.append(ok("backlog.owed", found, subject=name))
         if dead:
             remedy = (
-                f"livechat-relay deliveries list --state dead --endpoint {name} tells why; then deliveries retry, or they go after"
-                " outbox.keep_dead"
+                f"livechat-relay deliveries list --state dead --endpoint {name} tells why; then deliveries retry, or they go"
+                " after outbox.keep_dead"
             )
             findings.append(warning("backlog.dead", f"{dead} events could not be delivered", remedy, subject=name))
     for name, backlog in sorted(backlogs.items()):
