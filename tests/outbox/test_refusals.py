@@ -19,12 +19,14 @@ from tests.clocks import FakeClock
 from tests.outbox.events import DOWN, OK, commit, event, settle
 
 DAY_S = 86400.0
-_NUMBERS = "WITH RECURSIVE n(i) AS (VALUES (100) UNION ALL SELECT i + 1 FROM n WHERE i < 100099) "
-_MANY_EVENTS = _NUMBERS + "INSERT INTO events SELECT i, 'm' || i, 'Message', 'r', ?, ? FROM n"
-_MANY_DELIVERIES = (
-    _NUMBERS + "INSERT INTO deliveries (endpoint, sequence, session, profile, state, settled_at)"
-    " SELECT ?, i, 'r', 'guide', ?, ? FROM n"
-)
+_MANY_EVENTS = """
+    WITH RECURSIVE n(i) AS (VALUES (100) UNION ALL SELECT i + 1 FROM n WHERE i < 100099)
+    INSERT INTO events SELECT i, 'm' || i, 'Message', 'r', ?, ? FROM n
+"""
+_MANY_DELIVERIES = """
+    WITH RECURSIVE n(i) AS (VALUES (100) UNION ALL SELECT i + 1 FROM n WHERE i < 100099)
+    INSERT INTO deliveries (endpoint, sequence, session, profile, state, settled_at) SELECT ?, i, 'r', 'guide', ?, ? FROM n
+"""
 LEAD, MESSAGE = "LeadCapture", "Message"
 
 
