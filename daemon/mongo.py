@@ -161,7 +161,7 @@ def connect(connection_string: str, **options: Any) -> AsyncIOMotorClient[dict[s
 def describe(connection_string: str, database: str) -> str:
     """Hosts and database, without user and password, for logs and errors."""
     try:
-        hosts = parse_uri(connection_string, warn=False)["nodelist"]
+        hosts = parse_uri(connection_string, validate=False, warn=False)["nodelist"]
     except PyMongoError:  # a mongodb+srv address whose name cannot be resolved at the moment
         return f"MongoDB, database {database}"
     return f"MongoDB {','.join(f'{host}:{port}' for host, port in hosts)}, database {database}"
