@@ -162,7 +162,7 @@ def describe(connection_string: str, database: str) -> str:
     """Hosts and database, without user and password, for logs and errors."""
     try:
         hosts = parse_uri(connection_string, validate=False, warn=False)["nodelist"]
-    except PyMongoError:  # a mongodb+srv address whose name cannot be resolved at the moment
+    except (PyMongoError, ValueError):  # a mongodb+srv address that cannot be resolved at the moment, or no address at all
         return f"MongoDB, database {database}"
     return f"MongoDB {','.join(f'{host}:{port}' for host, port in hosts)}, database {database}"
 

@@ -170,7 +170,7 @@ def _check_backlog(connection: sqlite3.Connection, config: Config, clock: Clock)
     for name in config.endpoints:
         backlog, state = backlogs.get(name), endpoint_state(connection, name)
         owed, dead = (backlog.owed, backlog.dead) if backlog is not None else (0, 0)
-        found = f"{owed} events owed"
+        found = f"{_events(owed)} owed"
         if backlog is not None and backlog.oldest is not None:
             found += f", the oldest {for_long((clock.now() - backlog.oldest).total_seconds())} old"
         if state.down_since is not None:
@@ -184,10 +184,10 @@ def _check_backlog(connection: sqlite3.Connection, config: Config, clock: Clock)
                 f"livechat-relay deliveries list --state dead --endpoint {name} tells why; then deliveries retry, or they go"
                 " after outbox.keep_dead"
             )
-            findings.append(warning("backlog.dead", f"{dead} events could not be delivered", remedy, subject=name))
+            findings.append(warning("backlog.dead", f"{_events(dead)} could not be delivered", remedy, subject=name))
     for name, backlog in sorted(backlogs.items()):
         if name not in config.endpoints and backlog.owed:
-            found = f"{backlog.owed} events are owed to an endpoint that is not in the configuration"
+            found = f"{_events(backlog.owed)} owed to an endpoint that is not in the configuration"
             remedy = f"add endpoints.{name} again, or give them up: livechat-relay deliveries cancel --endpoint {name}"
             findings.append(warning("backlog.orphaned", found, remedy, subject=name))
     return findings
@@ -203,6 +203,10 @@ def _check_refusals(connection: sqlite3.Connection, clock: Clock) -> list[Findin
         )
         for refusal in find_refusals(connection, clock.now().timestamp())
     ]
+
+
+def _events(count: int) -> str:
+    return f"{count} event{'' if count == 1 else 's'}"
 
 
 def _owner(path: Path) -> str:

@@ -46,11 +46,12 @@ def add_commands(main: click.Group, config_option: Callable[[Callable[..., None]
             found = {"status": worst(findings), "findings": findings}
             sys.stdout.buffer.write(orjson.dumps(found, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_INDENT_2))
         else:
-            _print(findings)
+            print_table(findings)
         sys.exit(1 if worst(findings) is Status.FAILURE else 0)
 
 
-def _print(findings: list[Finding]) -> None:
+def print_table(findings: list[Finding]) -> None:
+    """As wide as the terminal; the worst is counted first."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("status", no_wrap=True)
     table.add_column("check", overflow="fold", max_width=28)
