@@ -149,7 +149,10 @@ def connect(connection_string: str, **options: Any) -> AsyncIOMotorClient[dict[s
     try:
         return AsyncIOMotorClient(connection_string, **defaults)
     except (PyMongoConfigurationError, InvalidURI, ValueError) as error:
-        raise ConfigurationError(f"mongodb.uri: {error}", hint="mend the connection string") from error
+        raise ConfigurationError(
+            f"mongodb.uri: {error}",
+            hint="mend the connection string; special characters in user and password are written as %40 and the like",
+        ) from error
     except OSError as error:  # a file for TLS; the driver reads them at once
         raise ConfigurationError(
             f"mongodb.uri: a file of the TLS options cannot be used: {error}",

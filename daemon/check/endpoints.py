@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import socket
 import ssl
 from contextlib import suppress
@@ -70,7 +71,7 @@ def _what(error: OSError | TimeoutError, host: str, port: int) -> str:
         case TimeoutError():
             return f"port {port} did not answer within {_PATIENCE_S:.0f} seconds"
         case _:
-            return f"no connection to port {port}: {error.strerror or error}"
+            return f"no connection to port {port}: {os.strerror(error.errno) if error.errno else error}"
 
 
 def _remedy(error: OSError | TimeoutError, name: str, host: str) -> str:
