@@ -17,7 +17,6 @@ from bson.timestamp import Timestamp
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
 from pymongo.errors import ExecutionTimeout, OperationFailure, PyMongoError
 
-from daemon.errors import DaemonError
 from daemon.log import get_logger
 from daemon.metrics import Metrics
 from daemon.model import Document, Position
@@ -27,6 +26,7 @@ _HISTORY_LOST = 286
 _LONGEST_PROBE_MS = 500
 _LONGEST_LOOK_S = 10.0
 _FIRST_STEP_S = 3600
+_SHARE = 200  # how exact: to this part of the window
 _INITIATED = "initiating set"  # the message in the first oplog entry that a replica set ever writes
 
 log = get_logger("capture")
@@ -34,7 +34,7 @@ log = get_logger("capture")
 
 @dataclass(frozen=True, slots=True)
 class OplogWindow:
-    """What the oplog holds: from `oldest` (exact to a second) to `now`, in seconds since 1970 by the clock of the server.
+    """What the oplog holds: from `oldest` to `now`, in seconds since 1970 by the clock of the server.
 
     `complete`: everything since the replica set began, because the oplog was never full yet.
     """
@@ -57,44 +57,73 @@ class OplogWindow:
 
 
 class Oplog:
-    """Asks the primary; reads a handful of entries, whatever the size of the oplog."""
+    """Asks the primary; reads a handful of entries, whatever the size of the oplog.
+
+    MongoDB notes every refusal in its own log, so what was learnt is kept: most looks after the first one are refused nothing.
+    """
 
     def __init__(self, client: AsyncIOMotorClient[dict[str, Any]], database: str) -> None:
         self._client = client
         self._database: AsyncIOMotorDatabase[dict[str, Any]] = client[database]
+        self._may_read = True  # local.oplog.rs
+        self._missed: int | None = None  # before the oldest entry, as far as known; None: the oplog may never have been full
+        self._reached: int | None = None  # not before it, at the last look
 
-    async def window(self) -> OplogWindow:
-        """What the oplog holds now. Raises `PyMongoError` when MongoDB cannot tell."""
+    async def window(self, near: Position | None = None) -> OplogWindow:
+        """What the oplog holds now. Raises `PyMongoError` when MongoDB cannot tell.
+
+        Without the right to read the oplog itself `oldest` may be too late by half a percent of the window, by less the
+        closer it is to `near`.
+        """
         hello = await self._client.admin.command("hello", codec_options=CODEC)
         local_time: datetime = hello["localTime"]
         now = int(local_time.timestamp())
-        try:
-            first = await self._client.local["oplog.rs"].find_one({}, {"ts": 1, "o.msg": 1}, sort=[("$natural", 1)])
-        except OperationFailure:  # not allowed, which is the rule
-            return await self._search(now)
-        if first is None:
-            return OplogWindow(now, now, complete=False)
-        return OplogWindow(first["ts"].time, now, complete=(first.get("o") or {}).get("msg") == _INITIATED)
+        if self._may_read:
+            try:
+                first = await self._client.local["oplog.rs"].find_one({}, {"ts": 1, "o.msg": 1}, sort=[("$natural", 1)])
+            except OperationFailure:  # which is the rule
+                self._may_read = False
+            else:
+                complete = first is not None and (first.get("o") or {}).get("msg") == _INITIATED
+                return OplogWindow(now if first is None else first["ts"].time, now, complete)
+        return await self._search(now, now if near is None else near.cluster_time.time)
 
     async def reaches(self, cluster_time: Timestamp) -> bool:
         """Whether a change stream can start at this time. Raises `PyMongoError` when MongoDB cannot tell."""
         return await self._first_after(cluster_time) is not None
 
-    async def _search(self, now: int) -> OplogWindow:
-        beginning = await self._first_after(Timestamp(1, 1))
-        if beginning is not None:
-            return OplogWindow(beginning[0]["clusterTime"].time if beginning else now, now, complete=True)
-        reached, step = now, _FIRST_STEP_S
-        while await self.reaches(Timestamp(max(1, now - step), 1)):
-            reached, step = max(1, now - step), step * 2
-        missed = max(1, now - step)
-        while reached - missed > 1:
+    async def _search(self, now: int, near: int) -> OplogWindow:
+        if self._missed is None:
+            beginning = await self._first_after(Timestamp(1, 1))
+            if beginning is not None:
+                return OplogWindow(beginning[0]["clusterTime"].time if beginning else now, now, complete=True)
+            self._missed = 1
+        if self._reached is None:
+            reached, missed = await self._step_back(now)
+        else:
+            reached, missed = await self._step_forward(self._reached, self._missed, now)
+        while reached - missed > max(1, min((now - reached) // _SHARE, (near - reached) // 4)):
             middle = (reached + missed) // 2
             if await self.reaches(Timestamp(middle, 1)):
                 reached = middle
             else:
                 missed = middle
+        self._reached, self._missed = reached, missed
         return OplogWindow(reached, now, complete=False)
+
+    async def _step_back(self, now: int) -> tuple[int, int]:
+        """From now back in steps that double, until before the oldest entry."""
+        reached, step = now, _FIRST_STEP_S
+        while await self.reaches(Timestamp(max(1, now - step), 1)):
+            reached, step = max(1, now - step), step * 2
+        return reached, max(1, now - step)
+
+    async def _step_forward(self, reached: int, missed: int, now: int) -> tuple[int, int]:
+        """From what was reached at the last look on, in steps that double, until not before the oldest entry."""
+        step = max(1, (now - reached) // _SHARE)
+        while not await self.reaches(Timestamp(reached, 1)):
+            reached, missed, step = reached + step, reached, step * 2
+        return reached, missed
 
     async def _first_after(self, cluster_time: Timestamp) -> list[Document] | None:
         """The first change from this time on, if it is found soon; None when the oplog does not reach back to this time."""
@@ -129,14 +158,14 @@ class OplogWatch:
 
     async def look(self) -> float | None:
         """Set the figures, and give how many seconds of oplog are left behind the committed position; None: cannot be told."""
+        position = await self._position()
         try:
             async with asyncio.timeout(_LONGEST_LOOK_S):
-                window = await self._oplog.window()
-        except (PyMongoError, DaemonError, TimeoutError) as error:
+                window = await self._oplog.window(position)
+        except (PyMongoError, TimeoutError) as error:
             log.debug("capture.oplog_unknown", problem=problem(error))
             return None
         self._metrics.oplog_window.set(window.length_s)
-        position = await self._position()
         if position is None:
             return None
         left = window.left_s(position)

@@ -81,6 +81,52 @@ async def test_start_at_the_oldest_entry_and_not_before(small: tuple[Guarded, st
 
 
 @pytest.mark.asyncio(loop_scope="session")
+async def test_second_look_is_refused_nothing(small: tuple[Guarded, str]) -> None:
+    """MongoDB writes a line into its log for every refusal."""
+    guarded, uri = small
+    async with guarded.client(uri) as reader:
+        oplog = Oplog(reader, "rocketchat")
+        first = await oplog.window()
+        before = guarded.mongod.log.read_text(encoding="utf-8").count("executor error")
+        assert before > 0
+        assert (await oplog.window()).oldest == first.oldest
+        assert guarded.mongod.log.read_text(encoding="utf-8").count("executor error") == before
+
+
+class Imagined(Oplog):
+    """An oplog that begins where a test says."""
+
+    def __init__(self, begins: int) -> None:
+        self.begins = begins
+        self._missed = self._reached = None
+        self.asked = self.refused = 0
+
+    async def _first_after(self, cluster_time: Timestamp) -> list[Any] | None:
+        self.asked += 1
+        self.refused += cluster_time.time < self.begins
+        return [] if cluster_time.time >= self.begins else None
+
+
+@pytest.mark.parametrize("length", [1, 30, 3599, 3600, 90_000, 3_000_000])
+async def test_search(length: int) -> None:
+    """Exact to half a percent, or near the position to a quarter of what is left; later looks ask little."""
+    now = 1_800_000_000
+    oplog = Imagined(now - length)
+    window = await oplog._search(now, now)
+    assert 0 <= window.oldest - oplog.begins <= max(1, length // 200)
+    assert oplog.asked < 35
+    asked = oplog.refused = 0
+    for later in range(0, 3 * length, max(1, length // 50)):
+        oplog.begins, oplog.asked = now - length + later, 0
+        window = await oplog._search(now + later, now + later)
+        assert 0 <= window.oldest - oplog.begins <= max(1, length // 200)
+        asked = max(asked, oplog.asked)
+    assert asked < 20
+    near = await oplog._search(now + later, oplog.begins + 8)
+    assert near.oldest - oplog.begins <= 2
+
+
+@pytest.mark.asyncio(loop_scope="session")
 async def test_looking_leaves_no_cursor_open(small: tuple[Guarded, str]) -> None:
     guarded, uri = small
     async with guarded.client() as admin, guarded.client(uri) as reader:

@@ -92,7 +92,7 @@ async def oplog_finding(
 ) -> Finding:
     """What is found with such an oplog."""
 
-    async def given(_: Oplog) -> OplogWindow:
+    async def given(*_: object) -> OplogWindow:
         return window
 
     async def reaches(_: Oplog, cluster_time: Timestamp) -> bool:
