@@ -26,7 +26,7 @@ _MOST_CLOCK_DIFFERENCE_S = 2.0
 _MOST_COMMIT_LAG_S = 15.0
 _SHORT_WINDOW_S = 86400.0
 
-_NO_PRIMARY = "No primary available"
+_NO_PRIMARY = ("No primary available", 'match selector "Primary()"')
 
 Client = AsyncIOMotorClient[dict[str, Any]]
 
@@ -51,7 +51,7 @@ def as_failure(check: str, error: Exception, where: str, *, subject: str | None 
         known = error
     if known is not None:
         return failure(check, str(known), known.hint, subject=subject)
-    if _NO_PRIMARY in str(error):
+    if any(text in str(error) for text in _NO_PRIMARY):
         remedy = "rs.status() in mongosh tells why: a majority of the members must run and reach each other for one to be primary"
         return failure(check, f"{where}: the replica set has no primary", remedy, subject=subject)
     remedy = tls_hint(error) or "check that MongoDB runs, host and port in mongodb.uri, and firewalls between"

@@ -218,6 +218,6 @@ def _owner(path: Path) -> str:
 
 def _user() -> str:
     try:
-        return pwd.getpwuid(os.geteuid()).pw_name
+        return f"user {pwd.getpwuid(os.geteuid()).pw_name}"
     except KeyError:
         return f"user {os.geteuid()}"

@@ -136,8 +136,9 @@ async def test_capture_start_that_the_oplog_has_passed(monkeypatch: pytest.Monke
     assert "capture.start" in str(finding.remedy)
 
 
-def test_no_primary() -> None:
-    error = ServerSelectionTimeoutError("No primary available for writes, Timeout: 5s")
+@pytest.mark.parametrize("text", ["No primary available for writes", 'No replica set members match selector "Primary()"'])
+def test_no_primary(text: str) -> None:
+    error = ServerSelectionTimeoutError(f"{text}, Timeout: 5s")
     finding = mongodb.as_failure("mongodb.server", error, "MongoDB")
     assert "has no primary" in finding.found
     assert "rs.status()" in str(finding.remedy)
