@@ -41,7 +41,7 @@ from daemon.service import ServiceManager
 
 _OBSERVE_EVERY_S = 5.0
 _PRUNE_EVERY_S = 3600.0
-_LOOK_EVERY_S = 30.0  # whether the outbox is crowded
+_LOOK_EVERY_S = 30.0  # whether the outbox is crowded; at the oplog while MongoDB cannot tell
 _OPLOG_EVERY_S = 300.0
 _REFUSALS_EVERY_S = 600.0
 _CLOSE_S = 1.0
@@ -259,9 +259,9 @@ class App:
         """Keep the figures of the oplog up to date; while reading is paused capture itself looks, more often."""
         wait_s = _OBSERVE_EVERY_S
         while not await wait_until_set(self._stopping, wait_s):
-            if self.health.capture and self.health.paused is None:
-                await flow.until_stopped(self._stopping, oplog.look())
-                wait_s = _OPLOG_EVERY_S
+            if self.health.paused is None:
+                left = await flow.until_stopped(self._stopping, oplog.look())
+                wait_s = _LOOK_EVERY_S if left is None else _OPLOG_EVERY_S
 
     async def _observe(self, outbox: SqliteOutbox) -> None:
         """Keep the figures of the backlog and the service manager's view up to date."""

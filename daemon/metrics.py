@@ -48,7 +48,7 @@ class Metrics:
         self.oplog_left = Gauge(
             "livechat_relay_capture_oplog_left_seconds",
             "How far the committed position is ahead of the oldest entry of the oplog; at 0 it is lost. +Inf while the oplog was"
-            " never full, NaN until it is known.",
+            " never full, NaN while MongoDB cannot tell.",
             registry=self.registry,
         )
         self.oplog_left.set(float("nan"))

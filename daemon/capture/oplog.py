@@ -164,6 +164,7 @@ class OplogWatch:
                 window = await self._oplog.window(position)
         except (PyMongoError, TimeoutError) as error:
             log.debug("capture.oplog_unknown", problem=problem(error))
+            self._metrics.oplog_left.set(float("nan"))
             return None
         self._metrics.oplog_window.set(window.length_s)
         if position is None:

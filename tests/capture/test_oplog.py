@@ -146,8 +146,11 @@ async def test_watch_sets_the_figures(small: tuple[Guarded, str]) -> None:
         async def position() -> Position:
             return Position(Timestamp(oldest + 90, 1))
 
-        assert await OplogWatch(oplog, position, metrics).look() == 90
-    rendered = metrics.render().decode()
+        watch = OplogWatch(oplog, position, metrics)
+        assert await watch.look() == 90
+        rendered = metrics.render().decode()
+    assert await watch.look() is None  # the client is closed: an old figure would be taken for a true one
+    assert "livechat_relay_capture_oplog_left_seconds NaN" in metrics.render().decode()
     assert "livechat_relay_capture_oplog_left_seconds 90.0" in rendered
     assert "livechat_relay_capture_oplog_window_seconds 0.0" not in rendered
 

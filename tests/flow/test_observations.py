@@ -23,6 +23,7 @@ async def test_type_that_is_refused_and_oplog(
 ) -> None:
     """Told once, with what to do; nothing is told of the types that are taken. The figures of the oplog are there."""
     monkeypatch.setattr(app_module, "_OBSERVE_EVERY_S", 0.05)
+    monkeypatch.setattr(app_module, "_LOOK_EVERY_S", 0.05)
     monkeypatch.setattr(app_module, "_REFUSALS_EVERY_S", 0.0)
     await traffic.load_initial(database)
     want = [payload for payload in traffic.expected("S1", "S2") if payload["type"] != "Message"]
