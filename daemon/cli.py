@@ -16,7 +16,7 @@ import click
 
 from daemon import log
 from daemon.app import App
-from daemon.commands import backfill, config, deliveries, position
+from daemon.commands import backfill, check, config, deliveries, position
 from daemon.config.file import load
 from daemon.config.secrets import secrets_of
 from daemon.errors import ConfigurationError, DaemonError, first_error
@@ -91,6 +91,7 @@ def demo(seconds: float, mongodb_uri: str | None, keep: Path | None) -> None:
     sys.exit(codes[0])
 
 
+check.add_commands(main, _CONFIG)
 config.add_commands(main)
 deliveries.add_commands(main, _CONFIG)
 backfill.add_commands(main, _CONFIG)

@@ -10,8 +10,9 @@ from datetime import datetime
 from bson.timestamp import Timestamp
 
 from daemon import flow
+from daemon.capture.oplog import Oplog, OplogWatch
 from daemon.capture.stream import ChangeStream
-from daemon.clock import Clock
+from daemon.clock import Clock, wait_until_set
 from daemon.compose.composer import Composer
 from daemon.compose.documents import WATCHES
 from daemon.compose.intake import offline_event
@@ -35,6 +36,9 @@ from daemon.serve.health import Health
 from daemon.serve.intake import Intake
 
 _CLOSE_S = 1.0
+_OPLOG_FIRST_S = 5.0
+_OPLOG_AGAIN_S = 30.0  # while MongoDB cannot tell
+_OPLOG_EVERY_S = 300.0
 
 log = get_logger("app")
 
@@ -92,6 +96,7 @@ class Engine:
         self._stream = ChangeStream(
             self._client, config.mongodb.database, WATCHES, where=self.where, clock=clock, metrics=metrics, observer=self
         )
+        self._oplog = OplogWatch(Oplog(self._client, config.mongodb.database), outbox.position, metrics)
         self._turned_at = clock.monotonic()
         self._senders = {name: Sender(name, endpoint, clock=clock) for name, endpoint in config.endpoints.items()}
         self._lanes = {name: self._build_lanes(name, endpoint) for name, endpoint in config.endpoints.items()}
@@ -113,7 +118,7 @@ class Engine:
             for sender in self._senders.values():
                 await stack.enter_async_context(sender)
             self._tell_health()
-            loops: dict[str, Loop] = {"capture": lambda: self._capture(stop)}
+            loops: dict[str, Loop] = {"capture": lambda: self._capture(stop), "oplog": lambda: self._watch_oplog(stop)}
             loops.update({f"relay {name}": lanes.run for name, lanes in self._lanes.items()})
 
             def drain() -> None:
@@ -189,6 +194,7 @@ class Engine:
                 outbox=outbox,
                 wake_relay=self.wake,
                 observer=self._health,
+                oplog_left=self._oplog.look,
                 max_size=self.config.outbox.max_size,
                 clock=self._clock,
                 metrics=self._metrics,
@@ -227,6 +233,14 @@ class Engine:
             note="what happened in between is not delivered; `livechat-relay backfill` can make most of it from stored data",
         )
         return position
+
+    async def _watch_oplog(self, stop: asyncio.Event) -> None:
+        """Keep the figures of the oplog up to date; while reading is paused capture itself looks, more often."""
+        wait_s = _OPLOG_FIRST_S
+        while not await wait_until_set(stop, wait_s):
+            if self._health.paused is None:
+                left = await flow.until_stopped(stop, self._oplog.look())
+                wait_s = _OPLOG_AGAIN_S if left is None else _OPLOG_EVERY_S
 
     def _composer(self) -> Composer:
         section = self.config.compose

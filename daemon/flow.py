@@ -9,6 +9,7 @@ leaves.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -38,6 +39,7 @@ _POLL_S = 5.0
 _COMPOSED_AT_ONCE = 16
 _MOST_TO_COMPOSE = 500
 _MEASURE_EVERY_S = 5.0
+_LOOK_AT_OPLOG_EVERY_S = 60.0  # while reading is paused
 
 log = get_logger("flow")
 
@@ -82,6 +84,7 @@ class Intake:
         outbox: SqliteOutbox,
         wake_relay: Callable[[], None],
         observer: Observer,
+        oplog_left: Callable[[], Awaitable[float | None]],
         max_size: int,
         clock: Clock,
         metrics: Metrics,
@@ -91,6 +94,7 @@ class Intake:
         self._outbox = outbox
         self._wake_relay = wake_relay
         self._observer = observer
+        self._oplog_left = oplog_left
         self._max_size = max_size
         self._measured_at = -_MEASURE_EVERY_S
         self._clock = clock
@@ -180,22 +184,41 @@ class Intake:
             return True
         self._measured_at = now
         full = False
+        warned, looked_at = None, 0.0
         while (size := await self._outbox.size()) > self._max_size:
             self.read_at = self._clock.monotonic()
+            reason = f"the outbox holds {size} bytes, more than outbox.max_size"
             if not full:
                 full = True
-                since = datetime.fromtimestamp(batch.position.cluster_time.time, UTC).isoformat()
-                reason = f"the outbox holds {size} bytes, more than outbox.max_size"
-                log.error(
-                    "capture.paused", reason=reason, position=since, note="MongoDB's oplog must reach back to it when it goes on"
-                )
                 self._observer.capture_paused(reason)
+            if warned is None or self._clock.monotonic() - looked_at >= _LOOK_AT_OPLOG_EVERY_S:
+                warned, looked_at = await self._warn(reason, batch.position, warned, stopping), self._clock.monotonic()
             if await wait_until_set(stopping, _MEASURE_EVERY_S):
                 return False
         if full:
             log.warning("capture.goes_on", size=size, paused_s=round(self._clock.monotonic() - now, 1))
             self._observer.capture_paused(None)
         return True
+
+    async def _warn(self, reason: str, position: Position, warned: float | None, stopping: asyncio.Event) -> float:
+        """Say that reading is paused: at once, and again whenever half of the oplog is gone that was left at the last warning.
+
+        Takes and gives how many seconds of it were left then (None: no warning yet).
+        """
+        left = await until_stopped(stopping, self._oplog_left())
+        left_s = float("inf") if left is None else left
+        if warned is not None and not left_s < warned / 2:
+            return warned
+        hours = None if math.isinf(left_s) else round(left_s / 3600, 1)
+        log.error(
+            "capture.paused",
+            reason=reason,
+            position=datetime.fromtimestamp(position.cluster_time.time, UTC).isoformat(),
+            oplog_left_hours=hours,
+            note="MongoDB's oplog must still reach back to this position when reading goes on, else it is lost",
+            hint="mend the endpoints that are down, cancel what need not be delivered, or raise outbox.max_size",
+        )
+        return left_s
 
     async def _room_to_compose(self, stopping: asyncio.Event) -> None:
         """A relay that catches up reads faster than transcripts can be composed: let them follow, while MongoDB still has

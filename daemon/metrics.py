@@ -69,6 +69,18 @@ class Metrics:
             "1 while reading is paused because the outbox is as large as it may be.",
             registry=self.registry,
         )
+        self.oplog_window = Gauge(
+            "livechat_relay_capture_oplog_window_seconds",
+            "Time between the oldest entry of MongoDB's oplog and now.",
+            registry=self.registry,
+        )
+        self.oplog_left = Gauge(
+            "livechat_relay_capture_oplog_left_seconds",
+            "How far the committed position is ahead of the oldest entry of the oplog; at 0 it is lost. +Inf while the oplog was"
+            " never full, NaN while MongoDB cannot tell.",
+            registry=self.registry,
+        )
+        self.oplog_left.set(float("nan"))
         self.events = Counter(
             "livechat_relay_compose_events", "Events composed from changes, by type.", ["type"], registry=self.registry
         )

@@ -36,6 +36,7 @@ _LOST_ON_OPEN = {260, 50811}  # InvalidResumeToken, resume token not found
 _NOT_REPLICA_SET = {40573, 76}  # $changeStream needs a replica set; NoReplicationEnabled
 _ANOTHER_REPLICA_SET = ("but this node belongs to a set named", "members available for replica set name")
 _UNAUTHORIZED = 13
+_NO_USER = "requires authentication"
 _AUTHENTICATION_FAILED = {18, 8000}
 _TOO_LARGE = 10334
 # A server that stops, steps down or elects, or that another node cannot reach.
@@ -47,6 +48,16 @@ RIGHTS_HINT = (
     "give the user in mongodb.uri the role `read` on that database: "
     'db.getSiblingDB("admin").grantRolesToUser("<user>", [{role: "read", db: "<mongodb.database>"}])'
 )
+
+
+def least_rights(database: str) -> str:
+    """The mongosh command that makes a user with no more rights than the relay needs."""
+    return (
+        'db.getSiblingDB("admin").createUser('
+        f'{{user: "livechat-relay", pwd: passwordPrompt(), roles: [{{role: "read", db: "{database}"}}]}})'
+    )
+
+
 REPLICA_SET_HINT = (
     "change streams need a replica set, as Rocket.Chat itself does: start mongod with --replSet rs0, run rs.initiate() once, "
     "and name it in mongodb.uri (?replicaSet=rs0)"
@@ -80,17 +91,43 @@ def classify(error: PyMongoError, moment: Moment, where: str) -> DaemonError | N
         )
     if code in _NOT_REPLICA_SET:
         return MongoError(f"{where} is not a replica set", hint=REPLICA_SET_HINT)
+    if code == _UNAUTHORIZED and _NO_USER in str(error):
+        return MongoError(
+            f"{where}: MongoDB asks for a user, and mongodb.uri has none",
+            hint="write user and password into mongodb.uri (mongodb://user:password@host/?authSource=admin&...); README has the"
+            " command that creates a user with the least rights",
+        )
     if code == _UNAUTHORIZED:
         return MongoError(f"{where}: the user may not open a change stream or read ({_name(error)})", hint=RIGHTS_HINT)
     if code in _AUTHENTICATION_FAILED:
         return MongoError(
             f"{where}: MongoDB refuses user or password ({_name(error)})",
-            hint="check user, password and authSource in mongodb.uri or mongodb.uri_file",
+            hint="check user, password and authSource (the database in which the user was created, often admin) in mongodb.uri or"
+            " mongodb.uri_file; special characters in a password are written %40 and the like",
         )
     if code == _TOO_LARGE:
         return PositionLostError(
             f"{where}: a change is larger than the 16 MB that a change stream can carry ({_name(error)})",
             hint="stop the writer of that document; then start once with capture.on_lost_position: heal",
+        )
+    return None
+
+
+def tls_hint(error: BaseException) -> str | None:
+    """What to do when a connection failed for a reason that lies in TLS, or probably does."""
+    text = str(error)
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        if "mismatch" in text:
+            return "write the host in mongodb.uri as MongoDB's certificate names it"
+        if "expired" in text or "not yet valid" in text:
+            return "renew MongoDB's certificate, or set this machine's clock"
+        return "name the CA that signed MongoDB's certificate in mongodb.uri: tls=true&tlsCAFile=/path/of/ca.pem"
+    if "SSL handshake failed" in text:
+        return "MongoDB speaks no TLS at this port: leave tls=true out of mongodb.uri, or switch TLS on in MongoDB (net.tls.mode)"
+    if isinstance(error, ConnectionFailure) and text.partition(" (")[0].endswith("connection closed"):
+        return (
+            "MongoDB ends the connection: it may want TLS (tls=true in mongodb.uri) or a client certificate that its CA signed"
+            " (tlsCertificateKeyFile=/path/of/certificate-and-key.pem); its own log names the reason"
         )
     return None
 
@@ -112,12 +149,12 @@ def _name(error: OperationFailure) -> str:
     return f"{details.get('codeName') or 'code'} {error.code}"
 
 
-def connect(connection_string: str) -> AsyncIOMotorClient[dict[str, Any]]:
-    """A client that has not connected yet; options in the connection string go before the defaults here. Raises
+def connect(connection_string: str, **options: Any) -> AsyncIOMotorClient[dict[str, Any]]:
+    """A client that has not connected yet; options in the connection string go before `options` and the defaults here. Raises
     `ConfigurationError` for a connection string that cannot be one.
     """
     given = connection_string.partition("?")[2].lower()
-    defaults = {name: value for name, value in _DEFAULTS.items() if f"{name.lower()}=" not in given}
+    defaults = {name: value for name, value in (_DEFAULTS | options).items() if f"{name.lower()}=" not in given}
     try:
         return AsyncIOMotorClient(connection_string, **defaults)
     except (PyMongoConfigurationError, InvalidURI, ValueError) as error:
@@ -125,13 +162,19 @@ def connect(connection_string: str) -> AsyncIOMotorClient[dict[str, Any]]:
             f"mongodb.uri: {_without_values(str(error))}",
             hint="mend the connection string; in user and password write : / ? # [ ] @ % as %3A %2F %3F %23 %5B %5D %40 %25",
         ) from error
+    except OSError as error:  # a file for TLS; the driver reads them at once
+        raise ConfigurationError(
+            f"mongodb.uri: a file of the TLS options cannot be used: {error.strerror or error}",
+            hint="tlsCAFile and tlsCertificateKeyFile must name PEM files that the relay's user may read; the second one holds"
+            " certificate and key",
+        ) from error
 
 
 def describe(connection_string: str, database: str) -> str:
     """Hosts and database, without user and password, for logs and errors."""
     try:
-        hosts = parse_uri(connection_string, warn=False)["nodelist"]
-    except PyMongoError:  # a mongodb+srv address whose name cannot be resolved at the moment
+        hosts = parse_uri(connection_string, validate=False, warn=False)["nodelist"]
+    except (PyMongoError, ValueError):  # a mongodb+srv address that cannot be resolved at the moment, or no address at all
         return f"MongoDB, database {database}"
     return f"MongoDB {','.join(f'{host}:{port}' for host, port in hosts)}, database {database}"
 

@@ -11,11 +11,13 @@ from daemon.clock import Clock, wait_until_set
 from daemon.log import say_repeated
 from daemon.metrics import OWED, Metrics
 from daemon.outbox.figures import Backlog
+from daemon.outbox.refusals import Refusal, report_refusals
 from daemon.serve.health import Health
 from daemon.service import ServiceManager
 
 _EVERY_S = 5.0
 _WHILE_NOT_READY_S = 1.0
+_REFUSALS_EVERY_S = 600.0
 _LONGEST_S = 60.0  # the service manager's watchdog waits for it
 _SHARE = 20  # of the time at most one part in so many is spent counting
 
@@ -38,6 +40,9 @@ class Outbox(Protocol):
     async def disk_size(self) -> int:
         """How many bytes the file takes on disk."""
 
+    async def refusals(self) -> list[Refusal]:
+        """Which endpoints refuse every event of a type."""
+
 
 class Observer:
     """One loop: count, tell, wait. A large outbox is counted less often. Feeds the watchdog as long as every loop turns."""
@@ -48,7 +53,8 @@ class Observer:
         self._manager = manager
         self._clock = clock
         self._metrics = metrics
-        self.turned_at = clock.monotonic()
+        self.turned_at = self._refusals_at = clock.monotonic()
+        self._refusals: set[tuple[str, str, int]] = set()
         metrics.started.set(clock.now().timestamp())
         metrics.ready.set_function(lambda: health.not_ready() is None)
         metrics.live.set_function(lambda: not health.stuck())
@@ -63,10 +69,17 @@ class Observer:
             self._metrics.outbox_size.set(await self._outbox.size())
             self._metrics.outbox_file.set(await self._outbox.disk_size())
             took_s = self._clock.monotonic() - started
+            await self._look_at_refusals()
             not_ready = self._tell(backlog)
             pause_s = _WHILE_NOT_READY_S if not_ready else _EVERY_S
             if await wait_until_set(stopping, min(max(pause_s, took_s * _SHARE), _LONGEST_S)):
                 return
+
+    async def _look_at_refusals(self) -> None:
+        now = self._clock.monotonic()
+        if now - self._refusals_at >= _REFUSALS_EVERY_S:
+            self._refusals_at = now
+            self._refusals = report_refusals(await self._outbox.refusals(), self._refusals)
 
     def _show(self, backlog: Collection[Backlog]) -> None:
         metrics = self._metrics

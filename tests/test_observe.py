@@ -9,6 +9,7 @@ import pytest
 from daemon.metrics import Metrics
 from daemon.observe import Observer, describe
 from daemon.outbox.figures import Backlog
+from daemon.outbox.refusals import Refusal
 from daemon.serve.health import Health
 from daemon.service import ServiceManager
 from tests.clocks import START, FakeClock
@@ -63,6 +64,9 @@ class Figures:
 
     async def disk_size(self) -> int:
         return 0
+
+    async def refusals(self) -> list[Refusal]:
+        return []
 
 
 class Manager(ServiceManager):

@@ -22,7 +22,7 @@ from daemon.errors import MongoError
 from daemon.log import get_logger
 from daemon.metrics import Metrics
 from daemon.model import Batch, Change, Document, Position, Watch
-from daemon.mongo import CODEC, REPLICA_SET_HINT, Moment, classify, problem, retrying
+from daemon.mongo import CODEC, REPLICA_SET_HINT, Moment, classify, problem, retrying, tls_hint
 
 _BATCH_SIZE = 1000
 _AWAIT_MS = 1000
@@ -171,7 +171,9 @@ class ChangeStream:
         if self._away_since is None:
             self._away_since = self._clock.monotonic()
         if self._reported != type(error).__name__:
-            log.warning("capture.unreachable", mongodb=self._where, problem=text, next="trying again with back-off")
+            hint = tls_hint(error)
+            more = {} if hint is None else {"hint": hint}
+            log.warning("capture.unreachable", mongodb=self._where, problem=text, next="trying again with back-off", **more)
             self._reported = type(error).__name__
         self._metrics.reconnects.inc()
         self._metrics.capture_open.set(0)

@@ -110,3 +110,10 @@ def _by_state(connection: sqlite3.Connection, counts: list[int]) -> dict[str, tu
 def _happened_at(connection: sqlite3.Connection, sequence: int | None) -> datetime | None:
     row = connection.execute("SELECT happened_at FROM events WHERE sequence = ?", [sequence]).fetchone()
     return None if row is None else as_time(row[0])
+
+
+def size(connection: sqlite3.Connection) -> int:
+    """How many bytes of the file are in use."""
+    names = ("page_count", "freelist_count", "page_size")
+    pages, free, page_size = (int(connection.execute(f"PRAGMA {name}").fetchone()[0]) for name in names)
+    return (pages - free) * page_size

@@ -16,9 +16,10 @@ from daemon.clock import Clock
 from daemon.metrics import Metrics
 from daemon.model import Body, Commit, Delivery, Document, EndpointState, Intent, NewEvent, Position, Profile, Recorded
 from daemon.mongo import CODEC
-from daemon.outbox import entries, lanes, prune
-from daemon.outbox.figures import Backlog, count_backlog
+from daemon.outbox import entries, figures, lanes, prune
+from daemon.outbox.figures import Backlog
 from daemon.outbox.lock import Lock
+from daemon.outbox.refusals import Refusal, find_refusals
 from daemon.outbox.writer import Writer, write_error
 
 T = TypeVar("T")
@@ -166,13 +167,7 @@ class SqliteOutbox:
 
     async def size(self) -> int:
         """How many bytes of the file are in use."""
-
-        def work(connection: sqlite3.Connection) -> int:
-            names = ("page_count", "freelist_count", "page_size")
-            pages, free, page_size = (int(connection.execute(f"PRAGMA {name}").fetchone()[0]) for name in names)
-            return (pages - free) * page_size
-
-        return await self._read(work)
+        return await self._read(figures.size)
 
     async def disk_size(self) -> int:
         """How many bytes the file and its write-ahead log take on disk."""
@@ -183,9 +178,13 @@ class SqliteOutbox:
 
         return await self._figures.run(work)
 
+    async def refusals(self) -> list[Refusal]:
+        """Which endpoints refuse every event of a type."""
+        return await self._figures.run(lambda connection: find_refusals(connection, self._now()))
+
     async def backlog(self) -> list[Backlog]:
         """What is owed and dead, by endpoint; endpoints that are no longer configured included."""
-        return await self._figures.run(count_backlog)
+        return await self._figures.run(figures.count_backlog)
 
     async def prune(self, retention: prune.Retention, place: prune.Place) -> prune.Place | None:
         """Forget what is old enough in the page after `place`; gives the next place, None at the end of the round."""
