@@ -32,6 +32,7 @@ from daemon.outbox.sqlite import SqliteOutbox
 from daemon.relay.lanes import Lanes
 from daemon.relay.schedule import RetryPolicy
 from daemon.send.client import Sender
+from daemon.send.guard import Guard
 from daemon.serve.health import Health
 from daemon.serve.http import Server
 from daemon.serve.intake import Intake
@@ -165,8 +166,9 @@ class App:
         stop.set()
 
     async def _add_lanes(self, stack: AsyncExitStack, outbox: SqliteOutbox, lookup: Lookup) -> None:
+        guard = Guard(self._config.send.allow, self._config.send.deny)
         for name, endpoint in self._config.endpoints.items():
-            sender = await stack.enter_async_context(Sender(name, endpoint, clock=self._clock))
+            sender = await stack.enter_async_context(Sender(name, endpoint, clock=self._clock, guard=guard))
             lanes = Lanes(
                 name,
                 concurrency=endpoint.concurrency,

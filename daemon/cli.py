@@ -31,7 +31,18 @@ _CONFIG = click.option(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Ends with the text of an error and its hint, whichever command it comes from."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """See `click.Group`."""
+        try:
+            return super().invoke(ctx)
+        except DaemonError as error:
+            _end(error)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="rocketchat-livechat-relay")
 def main() -> None:
     """Deliver Rocket.Chat's livechat events to webhooks: durable, in order, with a record of every attempt."""
@@ -41,10 +52,7 @@ def main() -> None:
 @_CONFIG
 def run(config_path: Path) -> None:
     """Run the relay until SIGTERM or SIGINT."""
-    try:
-        config = load(config_path)
-    except ConfigurationError as error:
-        _fail(error, 2)
+    config = load(config_path)
     log.configure(config.log.level, config.log.format)
     _run_until_signal(lambda stop: App(config).run(stop))
 
@@ -97,9 +105,5 @@ def _run_until_signal(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 
 
 def _end(error: DaemonError) -> NoReturn:
-    _fail(error, 2 if isinstance(error, ConfigurationError) else 1)
-
-
-def _fail(error: DaemonError, code: int) -> NoReturn:
     click.echo(f"error: {error}\nhint: {error.hint}", err=True)
-    sys.exit(code)
+    sys.exit(2 if isinstance(error, ConfigurationError) else 1)

@@ -69,7 +69,7 @@ def _filter(
 
 
 def _outbox(config_path: Path) -> Path:
-    return load(config_path).outbox.path
+    return load(config_path, files=False).outbox.path  # whoever looks need not be able to read the secrets
 
 
 def add_commands(main: click.Group, config_option: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
