@@ -16,7 +16,7 @@ import click
 
 from daemon import log
 from daemon.app import App
-from daemon.commands import config, deliveries
+from daemon.commands import config, deliveries, endpoint, listen
 from daemon.config.file import load
 from daemon.errors import ConfigurationError, DaemonError, first_error
 
@@ -81,10 +81,6 @@ def demo(seconds: float, mongodb_uri: str | None, keep: Path | None) -> None:
     sys.exit(codes[0])
 
 
-config.add_commands(main)
-deliveries.add_commands(main, _CONFIG)
-
-
 def _run_until_signal(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
     async def run_it() -> None:
         stop = asyncio.Event()
@@ -107,3 +103,9 @@ def _run_until_signal(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 def _end(error: DaemonError) -> NoReturn:
     click.echo(f"error: {error}\nhint: {error.hint}", err=True)
     sys.exit(2 if isinstance(error, ConfigurationError) else 1)
+
+
+config.add_commands(main, _CONFIG)
+deliveries.add_commands(main, _CONFIG)
+endpoint.add_commands(main, _CONFIG)
+listen.add_commands(main, _run_until_signal)

@@ -116,14 +116,15 @@ def _describe(error: Exception) -> str:
         case aiohttp.ClientConnectorCertificateError():
             return f"{name}: certificate verify failed: {_certificate_fault(error.certificate_error)}"
         case aiohttp.ClientConnectorError():
-            return f"{name}: Cannot connect to {error.host}:{error.port}: {error.os_error}"
+            why = str(error.os_error) or type(error.os_error).__name__
+            return f"{name}: Cannot connect to {error.host}:{error.port}: {why}"
         case _:
             return f"{name}: {error}"
 
 
 def _certificate_fault(error: Exception) -> str:
     """The fault, and what helps where it is not one of the receiver."""
-    said = error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else str(error)
+    said = error.verify_message.rstrip(".") if isinstance(error, ssl.SSLCertVerificationError) else str(error)
     return (
         f"{said}; if an authority of your own vouches for it, name that in tls.ca_file"
         if "issuer" in said or "self" in said

@@ -25,12 +25,16 @@ class Signer:
         """
         message_id = message_id.replace(".", "%2E")
         seconds = str(int(at.timestamp()))
-        head = f"{message_id}.{seconds}.".encode()
         return {
             ID_HEADER: message_id,
             TIME_HEADER: seconds,
-            SIGNATURE_HEADER: " ".join(_signature(started, head, content) for started in self._started),
+            SIGNATURE_HEADER: " ".join(self.signatures(message_id, seconds, content)),
         }
+
+    def signatures(self, message_id: str, seconds: str, content: bytes) -> list[str]:
+        """One per key."""
+        head = f"{message_id}.{seconds}.".encode("utf-8", "surrogateescape")
+        return [_signature(started, head, content) for started in self._started]
 
 
 def _signature(started: hmac.HMAC, head: bytes, content: bytes) -> str:

@@ -1,4 +1,4 @@
-"""What is put into a payload when it is sent, and signed: tokens in file links at every attempt, and the answer of the endpoint."""
+"""What is put into a payload as it is sent, and signed: file tokens at every attempt, and the answer of the endpoint."""
 
 from __future__ import annotations
 
