@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import sys
 import textwrap
@@ -13,7 +14,6 @@ from typing import Any
 from urllib.parse import urljoin
 
 import click
-import orjson
 
 from daemon.clock import SystemClock
 from daemon.config.endpoint import EndpointSection
@@ -104,9 +104,7 @@ def add_commands(main: click.Group, config_option: Callable[[Callable[..., None]
         success = _counts(trial, endpoint)
         hint = None if success else _hint(trial)
         if as_json:
-            sys.stdout.buffer.write(
-                orjson.dumps(_as_json(trial, success=success, hint=hint), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-            )
+            click.echo(json.dumps(_as_json(trial, success=success, hint=hint), indent=2, ensure_ascii=False))
         else:
             _show(trial, endpoint, success=success, hint=hint)
         sys.exit(0 if success else 1)

@@ -115,6 +115,6 @@ async def _listen(receiver: Receiver, console: Console, stop: asyncio.Event) -> 
 
 def _told(counts: Counts) -> str:
     return (
-        f"{counts.requests} requests: {counts.accepted} accepted ({counts.duplicates} duplicates), {counts.failed} failed, "
-        f"{counts.refused} refused with 401"
+        f"{counts.requests} requests: {counts.accepted} accepted, {counts.failed} failed, {counts.refused} refused with 401; "
+        f"{counts.duplicates} of all were duplicates"
     )
