@@ -45,7 +45,8 @@ _AFTER_ERRORS = (
         "the receiver asks for a certificate: give `tls.certificate_file` and `tls.key_file`",
     ),
     ("WRONG_VERSION_NUMBER", "that port does not speak TLS: begin `url` with http://, or name the port for https"),
-    ("SSL", "TLS fails: the receiver may want a certificate (`tls.certificate_file`), or know no TLS as new as 1.2"),
+    ("PROTOCOL_VERSION", "the receiver knows no TLS as new as 1.2"),
+    ("SSL", "TLS fails: the receiver may want a certificate (`tls.certificate_file`); its log may tell"),
     ("Errno 111", "nothing listens there: is the receiver running, is the port right, does a firewall refuse?"),
     ("Errno 113", "there is no way to that address from here: check `url`, routes and firewalls"),
     ("Errno 101", "there is no way to that address from here: check `url`, routes and firewalls"),
@@ -131,6 +132,8 @@ def _show(trial: Trial, endpoint: EndpointSection, *, success: bool, hint: str |
             click.echo(f"  {header}: {_plain(value)}")
         if outcome.answer:
             click.echo(textwrap.indent(_beginning(outcome.answer), "  "))
+    elif isinstance(outcome, TimedOut):
+        click.echo(describe(outcome))
     else:
         click.echo(f"no answer after {outcome.duration_s:.3f} s: {describe(outcome)}")
     click.echo()
