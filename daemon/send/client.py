@@ -15,7 +15,7 @@ import aiohttp
 from daemon.clock import Clock
 from daemon.config.endpoint import EndpointSection
 from daemon.model import Answered, Broken, Delivery, Outcome, TimedOut, Unreachable
-from daemon.send.guard import Guard, RefusedError
+from daemon.send.guard import Guard, GuardedResolver, RefusedError
 from daemon.send.sign import Signer
 
 _LONGEST_ANSWER = 64 * 1024
@@ -56,7 +56,12 @@ class Sender:
 
     async def __aenter__(self) -> Sender:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._concurrency, ssl=self._tls, socket_factory=self._guard.open_socket),
+            connector=aiohttp.TCPConnector(
+                limit=self._concurrency,
+                ssl=self._tls,
+                resolver=GuardedResolver(self._guard),
+                socket_factory=self._guard.open_socket,
+            ),
             timeout=self._timeout,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # an answer is kept as it came; nothing it holds is unpacked

@@ -11,6 +11,9 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 
+from aiohttp import ThreadedResolver
+from aiohttp.abc import ResolveResult
+
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
@@ -66,6 +69,19 @@ class Guard:
         if reason := self.refusal(address[0]):
             raise RefusedError(reason)
         return socket.socket(family=family, type=kind, proto=protocol)
+
+
+class GuardedResolver(ThreadedResolver):
+    """Leaves refused addresses out while a name has others, so that an outage of those is seen as one; no guard by itself."""
+
+    def __init__(self, guard: Guard) -> None:
+        super().__init__()
+        self._guard = guard
+
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
+        """See `aiohttp.abc.AbstractResolver`."""
+        found = await super().resolve(host, port, family)
+        return [address for address in found if self._guard.refusal(address["host"]) is None] or found
 
 
 def _effective(address: Address) -> Address:

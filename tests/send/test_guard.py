@@ -167,12 +167,14 @@ class TestRequests:
         assert isinstance(outcome, Broken)
         assert "send.allow" in outcome.error
 
+    @pytest.mark.parametrize("refused", ["fe80::1", "169.254.169.254"])
+    @pytest.mark.parametrize("good_first", [False, True])
     async def test_a_good_address_that_nobody_listens_on_is_an_outage_still(
-        self, post: Post, monkeypatch: pytest.MonkeyPatch
+        self, post: Post, monkeypatch: pytest.MonkeyPatch, refused: str, *, good_first: bool
     ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as unused:
             port = unused.getsockname()[1]
-        answer_with(monkeypatch, "fe80::1", "127.0.0.1")
+        answer_with(monkeypatch, *(("127.0.0.1", refused) if good_first else (refused, "127.0.0.1")))
         assert isinstance(await post(f"http://crm.example.org:{port}/"), Unreachable)
 
     @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy"])

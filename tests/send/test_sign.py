@@ -65,7 +65,9 @@ async def test_without_a_secret_nothing_is_signed(receiver: Receiver, post: Post
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\xff\x00", "{}".encode("utf-16"), b"x" * 1_500_000], ids=["none", "bytes", "UTF-16", "long"]
+    "content",
+    [b"", b" {}\n", b"\xff\x00", "{}".encode("utf-16"), b"x" * 1_500_000],
+    ids=["none", "spaces", "bytes", "UTF-16", "long"],
 )
 async def test_every_byte_that_is_sent_is_signed(receiver: Receiver, post: Post, content: bytes) -> None:
     await post(receiver.url, content=content, signing_secrets=[OLD])
