@@ -73,7 +73,8 @@ def summarise(payload: Any) -> str:
     messages = payload.get("messages")
     if isinstance(messages, list) and messages:
         only = messages[0] if len(messages) == 1 and isinstance(messages[0], dict) else {}
-        parts.append(f'"{_shortened(str(only["msg"]))}"' if "msg" in only else f"{len(messages)} messages")
+        count = "1 message" if len(messages) == 1 else f"{len(messages)} messages"
+        parts.append(f'"{_shortened(str(only["msg"]))}"' if only.get("msg") else count)
     elif "message" in payload:
         parts.append(f'"{_shortened(str(payload["message"]))}"')
     return ", ".join(parts)
