@@ -38,7 +38,7 @@ def explain(config: Config) -> list[Chapter]:
 
 def _reading(config: Config) -> Iterator[str]:
     uri = "mongodb.uri" if config.mongodb.uri_file is None else f"the file {config.mongodb.uri_file}"
-    yield f"Changes of the database {config.mongodb.database} are read; where MongoDB is, {uri} says."
+    yield f"Changes are read from the database {config.mongodb.database}, on the MongoDB that {uri} names."
     start = config.capture.start
     since = f"at {start.isoformat()}" if isinstance(start, datetime) else "with what happens from then on"
     yield f"The very first start begins {since}; every later one where the relay stopped."

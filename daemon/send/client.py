@@ -130,11 +130,8 @@ def _describe(error: Exception) -> str:
 def _certificate_fault(error: Exception) -> str:
     """The fault, and what helps where it is not one of the receiver."""
     said = error.verify_message.rstrip(".") if isinstance(error, ssl.SSLCertVerificationError) else str(error)
-    return (
-        f"{said}; if an authority of your own vouches for it, name that in tls.ca_file"
-        if "issuer" in said or "self" in said
-        else said
-    )
+    unknown = "issuer" in said or "self" in said
+    return f"{said}; if an authority of your own vouches for it, name that in tls.ca_file" if unknown else said
 
 
 async def _beginning(response: aiohttp.ClientResponse) -> bytes:

@@ -85,7 +85,7 @@ def test_the_defaults(write: Write) -> None:
         pytest.param({"sections": {"send": {"allow": ["10.0.0.0/8"]}}}, "But always to 10.0.0.0/8", id="allow"),
         pytest.param({"sections": {"capture": {"on_lost_position": "restart"}}}, "Beware: what happened in between", id="lost"),
         pytest.param({"sections": {"intake": {"enabled": True, "secret_token": SECRET}}}, "intake/offline, with", id="intake"),
-        pytest.param({"sections": {"mongodb": {"uri_file": "/u"}}}, "where MongoDB is, the file /u says", id="uri file"),
+        pytest.param({"sections": {"mongodb": {"uri_file": "/u"}}}, "on the MongoDB that the file /u names.", id="uri file"),
     ],
 )  # fmt: skip
 def test_what_is_said(write: Write, keys: dict[str, Any], sentence: str) -> None:
