@@ -7,7 +7,10 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 
+from daemon.check.findings import Finding
+from daemon.check.run import run_checks
 from daemon.clock import Clock, SystemClock, wait_until_set
 from daemon.config.difference import difference, keep_fixed, snapshot
 from daemon.config.root import Config
@@ -37,10 +40,18 @@ log = get_logger("app")
 class App:
     """One relay. Can run inside a test; only the command line knows signals and exit codes.
 
-    `read_config` gives the configuration for a reload, or raises `ConfigurationError`.
+    `read_config` gives the configuration for a reload, or raises `ConfigurationError`; `path` is where it comes from.
     """
 
-    def __init__(self, config: Config, *, clock: Clock | None = None, read_config: Callable[[], Config] | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        clock: Clock | None = None,
+        read_config: Callable[[], Config] | None = None,
+        path: Path | None = None,
+    ) -> None:
+        self._path = path
         self._config = config
         self._snapshot = snapshot(config)
         self._read_config = read_config or (lambda: config)
@@ -73,7 +84,9 @@ class App:
             stack.push_async_callback(outbox.close)
             self.health.outbox_waiting = lambda: outbox.waiting
             engine = self._build(config, outbox)
-            api = Api(config.outbox.path, self.health, listen=config.serve.address, version=_version())
+            api = Api(
+                config.outbox.path, self.health, listen=config.serve.address, version=_version(), check=self._check_everything
+            )
             server = Server(config.serve.address, self.health, self.metrics, api=api)
             await stack.enter_async_context(server)
             observer = Observer(outbox, health=self.health, metrics=self.metrics, manager=self._manager, clock=self._clock)
@@ -92,6 +105,9 @@ class App:
             )
             await loops.run(self._say_stopping)
         log.info("relay.stopped")
+
+    async def _check_everything(self) -> list[Finding]:
+        return await run_checks(self._config, self._path, self._clock)
 
     def _build(self, config: Config, outbox: SqliteOutbox) -> Engine:
         return Engine(config, outbox=outbox, health=self.health, clock=self._clock, metrics=self.metrics, on_open=self._opened)

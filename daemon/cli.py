@@ -16,7 +16,7 @@ import click
 
 from daemon import log
 from daemon.app import App
-from daemon.commands import backfill, check, config, deliveries, position
+from daemon.commands import backfill, check, config, deliveries, endpoint, listen, position
 from daemon.config.file import load
 from daemon.config.secrets import secrets_of
 from daemon.errors import ConfigurationError, DaemonError, first_error
@@ -63,7 +63,7 @@ def run(config_path: Path) -> None:
     """Run the relay until SIGTERM or SIGINT; SIGHUP reads the configuration again."""
     config = load(config_path)
     log.configure(config.log.level, config.log.format, secrets_of(config))
-    app = App(config, read_config=lambda: load(config_path))
+    app = App(config, read_config=lambda: load(config_path), path=config_path)
     _run_until_signal(app.run, app.reload)
 
 
@@ -89,13 +89,6 @@ def demo(seconds: float, mongodb_uri: str | None, keep: Path | None) -> None:
 
     _run_until_signal(show)
     sys.exit(codes[0])
-
-
-check.add_commands(main, _CONFIG)
-config.add_commands(main)
-deliveries.add_commands(main, _CONFIG)
-backfill.add_commands(main, _CONFIG)
-position.add_commands(main, _CONFIG)
 
 
 def _run_until_signal(
@@ -126,3 +119,8 @@ def _run_until_signal(
 def _end(error: DaemonError) -> NoReturn:
     click.echo(f"error: {error}\nhint: {error.hint}", err=True)
     sys.exit(2 if isinstance(error, ConfigurationError) else 1)
+
+
+for group in (check, config, deliveries, backfill, position, endpoint):
+    group.add_commands(main, _CONFIG)
+listen.add_commands(main, _run_until_signal)

@@ -32,6 +32,7 @@ from daemon.outbox.sqlite import SqliteOutbox
 from daemon.relay.lanes import Lanes
 from daemon.relay.schedule import RetryPolicy
 from daemon.send.client import Sender
+from daemon.send.guard import Guard
 from daemon.serve.health import Health
 from daemon.serve.intake import Intake
 
@@ -98,7 +99,8 @@ class Engine:
         )
         self._oplog = OplogWatch(Oplog(self._client, config.mongodb.database), outbox.position, metrics)
         self._turned_at = clock.monotonic()
-        self._senders = {name: Sender(name, endpoint, clock=clock) for name, endpoint in config.endpoints.items()}
+        guard = Guard(config.send.allow, config.send.deny)
+        self._senders = {name: Sender(name, endpoint, clock=clock, guard=guard) for name, endpoint in config.endpoints.items()}
         self._lanes = {name: self._build_lanes(name, endpoint) for name, endpoint in config.endpoints.items()}
         self.intake = self._build_intake()
         self.api_token = config.serve.token()

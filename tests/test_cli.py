@@ -77,10 +77,23 @@ class TestHelp:
     def test_it_names_the_commands(self, option: str) -> None:
         result = invoke(option)
         assert result.exit_code == 0
-        for command in ("run", "config", "demo"):
+        for command in ("run", "config", "demo", "listen", "test-endpoint"):
             assert command in result.output
 
-    @pytest.mark.parametrize("command", [["run"], ["config"], ["config", "example"], ["config", "schema"], ["demo"]])
+    @pytest.mark.parametrize(
+        "command",
+        [
+            ["run"],
+            ["config"],
+            ["config", "example"],
+            ["config", "explain"],
+            ["config", "schema"],
+            ["demo"],
+            ["listen"],
+            ["test-endpoint"],
+        ],
+        ids=" ".join,
+    )
     def test_every_command_has_one(self, command: list[str]) -> None:
         result = invoke(*command, "--help")
         assert result.exit_code == 0

@@ -9,11 +9,11 @@ from daemon.config.root import Config
 from daemon.model import EventType
 
 
-def check_configuration(config: Config, path: Path) -> list[Finding]:
+def check_configuration(config: Config, path: Path | None) -> list[Finding]:
     """Endpoints and event types, and whether the intake serves anybody."""
     wanted = {event for endpoint in config.endpoints.values() for event in endpoint.events}
     nobody = set(EventType) - wanted
-    found = f"{path.absolute()}; endpoints: {names(config.endpoints)}"
+    found = f"{'' if path is None else f'{path.absolute()}; '}endpoints: {names(config.endpoints)}"
     if nobody:
         found += f"; no endpoint gets {names(nobody)}"
     findings = [ok("configuration.file", found)]

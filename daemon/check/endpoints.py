@@ -13,21 +13,26 @@ from daemon.check.findings import Finding, failure, for_long, ok, warning
 from daemon.clock import Clock
 from daemon.config.endpoint import EndpointSection
 from daemon.config.types import redact_url
+from daemon.send.guard import Guard
 
 _PATIENCE_S = 5.0
 _RENEW_BEFORE_S = 14 * 86400.0
 _CHECK = "endpoint.connection"
 
 
-async def check_endpoint(name: str, endpoint: EndpointSection, clock: Clock) -> list[Finding]:
-    """One connection, opened and closed."""
+async def check_endpoint(name: str, endpoint: EndpointSection, guard: Guard, clock: Clock) -> list[Finding]:
+    """One connection, opened and closed, to an address that requests may go to."""
     url = endpoint.url
     host, port = (url.host or "").strip("[]"), url.port or 443
     where = redact_url(str(url))
-    tls = ssl.create_default_context() if url.scheme == "https" else None
+    tls = endpoint.tls.context(f"endpoints.{name}.tls") if url.scheme == "https" else None
     try:
         async with asyncio.timeout(_PATIENCE_S):
-            addresses = {entry[4][0] for entry in await _resolve(host, port)}
+            addresses = {str(entry[4][0]) for entry in await _resolve(host, port)}
+            refusals = [guard.refusal(address.partition("%")[0]) for address in sorted(addresses)]
+            if refusals and all(refusals):
+                remedy = f"mend endpoints.{name}.url, or lift that with send.allow"
+                return [failure(_CHECK, f"{where}: requests do not go there: {refusals[0]}", remedy, subject=name)]
             _, writer = await asyncio.open_connection(host, port, ssl=tls, happy_eyeballs_delay=0.25)
     except (OSError, TimeoutError) as error:
         return [failure(_CHECK, f"{where}: {_what(error, host, port)}", _remedy(error, name, host), subject=name)]
@@ -42,7 +47,7 @@ async def check_endpoint(name: str, endpoint: EndpointSection, clock: Clock) -> 
         if ends_in_s < _RENEW_BEFORE_S:
             return [warning(_CHECK, found, "let the receiver renew its certificate, else deliveries fail then", subject=name)]
         return [ok(_CHECK, found, subject=name)]
-    if not all(ipaddress.ip_address(str(address).partition("%")[0]).is_private for address in addresses):
+    if not all(ipaddress.ip_address(address.partition("%")[0]).is_private for address in addresses):
         found = f"{where}: connected, but without TLS: tokens and what visitors write cross the network in the clear"
         return [warning(_CHECK, found, f"use an https address in endpoints.{name}.url", subject=name)]
     return [ok(_CHECK, f"{where}: connected, without TLS, in a private network", subject=name)]
@@ -81,7 +86,7 @@ def _remedy(error: OSError | TimeoutError, name: str, host: str) -> str:
         case ssl.SSLCertVerificationError():
             return (
                 f"the receiver needs a certificate that names {host}, is in date, and comes from a CA that this machine trusts;"
-                " a CA of your own is added with update-ca-certificates"
+                f" a CA of your own goes into endpoints.{name}.tls.ca_file"
             )
         case ssl.SSLError():
             return f"check that the receiver speaks TLS at this port; otherwise write http in endpoints.{name}.url"

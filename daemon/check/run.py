@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +23,21 @@ from daemon.config.root import Config
 from daemon.errors import DaemonError
 from daemon.model import Document
 from daemon.mongo import CODEC, describe
+from daemon.send.guard import Guard
 
 _LONGEST_CHECK_S = 20.0
 
 
-async def run_checks(config: Config, path: Path, clock: Clock) -> list[Finding]:
+async def run_checks(config: Config, path: Path | None, clock: Clock) -> list[Finding]:
     """Every finding, in the order in which a person would mend them."""
     inside: asyncio.Future[Place] = asyncio.get_running_loop().create_future()
+    guard = Guard(config.send.allow, config.send.deny)
     results = await asyncio.gather(
         _Guarded("configuration").run(lambda: asyncio.to_thread(check_configuration, config, path)),
         _check_mongodb(config, clock, inside),
         *(
-            _Guarded("endpoint.connection", subject=name).run(lambda name=name, one=one: check_endpoint(name, one, clock))  # type: ignore[misc]
-            for name, one in config.endpoints.items()
+            _Guarded("endpoint.connection", subject=name).run(partial(check_endpoint, name, endpoint, guard, clock))
+            for name, endpoint in config.endpoints.items()
         ),
         _check_outbox(config, clock, inside),
     )

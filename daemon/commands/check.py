@@ -18,7 +18,6 @@ from daemon.check.findings import Finding, Status, worst
 from daemon.check.run import run_checks
 from daemon.clock import SystemClock
 from daemon.config.file import load
-from daemon.errors import ConfigurationError
 
 _COLOURS = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILURE: "bold red"}
 
@@ -36,11 +35,7 @@ def add_commands(main: click.Group, config_option: Callable[[Callable[..., None]
         Exit code 0 without failures, 1 with any, 2 when the configuration cannot be loaded. Nothing is sent or changed.
         """
         log.configure("error", "console")
-        try:
-            config = load(config_path)
-        except ConfigurationError as error:
-            click.echo(f"error: {error}\nhint: {error.hint}", err=True)
-            sys.exit(2)
+        config = load(config_path)
         findings = asyncio.run(run_checks(config, config_path, SystemClock()))
         if as_json:
             found = {"status": worst(findings), "findings": findings}

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
 
 import click
 
 from daemon.compose.payload.schemas import payload_schema
 from daemon.compose.versions import OLDEST, parse
 from daemon.config.example import example
+from daemon.config.explain import explain
+from daemon.config.file import load
 from daemon.config.root import Config
 from daemon.model import EventType, Profile
 
+_WIDTH = 100
 
-def add_commands(main: click.Group) -> None:
+
+def add_commands(main: click.Group, config_option: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
     """Add the group to the command line."""
 
     @main.group(name="config")
@@ -41,3 +48,14 @@ def add_commands(main: click.Group) -> None:
                 raise click.BadParameter("write a version from 6.0 on, such as 6.5", param_hint="--server-version")
             schema = payload_schema(EventType(payload), Profile(profile), server_version)
         click.echo(json.dumps(schema, indent=2, ensure_ascii=False))
+
+    @config.command(name="explain")
+    @config_option
+    def config_explain(config_path: Path) -> None:
+        """Say in words what this configuration means: what is sent when, how often it is tried, what happens after."""
+        for number, chapter in enumerate(explain(load(config_path, read_secrets=False))):
+            click.echo(f"{chr(10) if number else ''}{chapter.title}")
+            for sentence in chapter.sentences:
+                click.echo(
+                    textwrap.fill(sentence, _WIDTH, initial_indent="  - ", subsequent_indent="    ", break_long_words=False)
+                )

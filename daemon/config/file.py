@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -26,8 +25,9 @@ _YAML_HINT = "mend that line; look for dates that do not exist, values marked wi
 def load(path: Path, *, read_secrets: bool = True) -> Config:
     """Read and check the file at `path`, with the environment over it.
 
-    Raises `ConfigurationError` that lists every fault with its key, its line and a remedy. Files with secrets are read as well;
-    without `read_secrets` they need not be there, as systemd's credentials are not while the service is stopped.
+    Raises `ConfigurationError` that lists every fault with its key, its line and a remedy. The files that it names, for secrets
+    and certificates, are tried as well; without `read_secrets` they need not be there, as systemd's credentials are not while the
+    service is stopped.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -75,8 +75,9 @@ def _yaml_fault(error: Exception) -> str:
 
 
 def _unreadable(config: Config) -> Iterable[str]:
-    readers: list[Callable[[], str]] = [config.mongodb.connection_string, config.intake.token, config.serve.token]
-    readers += [partial(endpoint.token, name) for name, endpoint in config.endpoints.items()]
+    readers: list[Callable[[], object]] = [config.mongodb.connection_string, config.intake.token, config.serve.token]
+    for name, endpoint in config.endpoints.items():
+        readers += endpoint.file_readers(name)
     for read in readers:
         try:
             read()
@@ -126,11 +127,16 @@ def _known_keys(location: list[int | str]) -> list[str]:
     for part in location:
         if model is Config and part == "endpoints":
             model = dict[str, EndpointSection]
-        elif isinstance(model, type) and issubclass(model, BaseModel):
+        elif _is_section(model):
             model = model.model_fields[str(part)].annotation
+            model = next((kind for kind in get_args(model) if _is_section(kind)), model)  # of a section that may be left out
         else:
             model = get_args(model)[-1]
-    return sorted(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+    return sorted(model.model_fields) if _is_section(model) else []
+
+
+def _is_section(model: Any) -> bool:
+    return isinstance(model, type) and issubclass(model, BaseModel)
 
 
 def _line(location: list[int | str], data: Any) -> int | None:

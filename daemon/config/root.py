@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from daemon.config.endpoint import EndpointSection
+from daemon.config.send import SendSection
 from daemon.config.types import PositiveDuration, Section, read_secret
 from daemon.errors import ConfigurationError
 
@@ -248,6 +249,9 @@ class Config(BaseSettings):
     """What is owed, and its record: one SQLite file."""
     relay: RelaySection = RelaySection()
     """Order and concurrency of deliveries."""
+    send: SendSection = SendSection()
+    """Where requests may go, by the address that is connected to. Link-local addresses, where clouds keep their metadata,
+    multicast and 0.0.0.0 are refused from the start; private networks and loopback are not."""
     endpoints: dict[str, EndpointSection] = Field(min_length=1)
     """The receivers, by name. The name is the identity: a renamed endpoint is a new one."""
     intake: IntakeSection = IntakeSection()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,9 @@ def secrets_of(value: object) -> Iterator[str]:
         case BaseModel():
             for name in type(value).model_fields:
                 field = getattr(value, name)
-                yield from _of_file(field) if name.endswith("_file") else secrets_of(field)
+                yield from secrets_of(field)
+        case Path():  # every file that a configuration names holds something secret
+            yield from _of_file(value)
         case SecretStr():
             yield from _of_text(value.get_secret_value())
         case HttpUrl():
@@ -29,11 +32,10 @@ def secrets_of(value: object) -> Iterator[str]:
                 yield from secrets_of(member)
 
 
-def _of_file(path: object) -> Iterator[str]:
-    if isinstance(path, Path):
-        with suppress(OSError, UnicodeDecodeError):  # whoever needs it says so
-            for line in path.read_text(encoding="utf-8").splitlines():
-                yield from _of_text(line.strip())
+def _of_file(path: Path) -> Iterator[str]:
+    with suppress(OSError, UnicodeDecodeError):  # whoever needs it says so
+        for line in Path(os.path.expandvars(path)).read_text(encoding="utf-8").splitlines():
+            yield from _of_text(line.strip())
 
 
 def _of_text(text: str) -> Iterator[str]:

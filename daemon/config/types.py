@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import os
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -62,18 +65,65 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
 
 
+_CREDENTIALS = "${CREDENTIALS_DIRECTORY}"
+
+
+def located(file: Path, path: str) -> Path:
+    """`file`, where it may begin with systemd's directory of credentials. Raises `ConfigurationError` when there is none."""
+    if file.parts[:1] != (_CREDENTIALS,):
+        return file
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if not folder:
+        raise ConfigurationError(
+            f"{path}: {file} needs the environment variable CREDENTIALS_DIRECTORY",
+            hint="systemd sets it for a service with LoadCredential=; by hand set it to /run/credentials/<name of the service>",
+        )
+    return Path(folder, *file.parts[1:])
+
+
 def read_secret(file: Path | None, value: SecretStr, path: str) -> str:
+    """The secret in `file`, else `value`. Raises `ConfigurationError` when the file at the key `path` cannot be read."""
     if file is None:
         return value.get_secret_value()
     try:
-        secret = file.read_text(encoding="utf-8").strip()
+        secret = located(file, path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
-            f"{path}: cannot read {file}: {error}", hint="check the path and that the relay's user may read the file"
+            f"{path}: cannot read {file}: {_fault(error)}", hint="check the path and that the relay's user may read the file"
         ) from error
     if not secret:
         raise ConfigurationError(f"{path}: {file} is empty", hint="put the secret into the file, or leave the key out")
     return secret
+
+
+def _fault(error: OSError | UnicodeDecodeError) -> str:
+    """Without the content: what cannot be decoded may be a secret all the same."""
+    return (error.strerror or type(error).__name__) if isinstance(error, OSError) else "it is not text in UTF-8"
+
+
+def read_header(file: Path | None, value: SecretStr, path: str) -> str:
+    """As `read_secret`, of a value that a header can carry."""
+    secret = read_secret(file, value, path)
+    if not header_safe(secret):
+        raise ConfigurationError(
+            f"{path}: {file or 'the value'} has characters that a header cannot carry",
+            hint="put the secret alone into the file, on one line",
+        )
+    return secret
+
+
+def signing_key(secret: str) -> bytes:
+    """The key of a Standard Webhooks secret. Raises `ValueError`, which does not quote it, for anything else."""
+    prefix, mark, encoded = secret.partition("_")
+    if (prefix, mark) != ("whsec", "_"):
+        raise ValueError("a signing secret begins with whsec_; `echo whsec_$(openssl rand -base64 32)` makes one")
+    try:
+        key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("after whsec_ a signing secret is base64: letters, digits, + and /") from None
+    if not 24 <= len(key) <= 64:
+        raise ValueError(f"a signing secret has 24 to 64 bytes, this one {len(key)}; longer is not safer, shorter can be guessed")
+    return key
 
 
 def header_safe(value: str) -> bool:

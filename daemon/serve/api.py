@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from yarl import URL
 
 from daemon import ops
+from daemon.check.findings import Finding, worst
 from daemon.errors import OutboxError
 from daemon.log import get_logger
 from daemon.outbox import figures, records
@@ -32,6 +33,7 @@ _CHANGED_AT_ONCE = 1000
 _THREADS = 2
 
 T = TypeVar("T")
+Check = Callable[[], Awaitable[list[Finding]]]
 Handler = Callable[["Api", Any, web.Request], Awaitable[object]]
 
 log = get_logger("serve")
@@ -66,9 +68,11 @@ class Api:
     deliver. Both may be changed while it runs.
     """
 
-    def __init__(self, outbox: Path, health: Health, *, listen: tuple[str, int], version: str) -> None:
+    def __init__(self, outbox: Path, health: Health, *, listen: tuple[str, int], version: str, check: Check) -> None:
         self.token = ""
         self.wake: Callable[[], None] = lambda: None
+        self._check = check
+        self._checking = asyncio.Lock()
         self.version = version
         self._outbox = outbox
         self._health = health
@@ -203,6 +207,12 @@ class Api:
         ready = all(part.ok for part in parts.values())
         return calls.Status(self.version, not stuck, stuck, ready, parts, position, health.lag_s, health.note)
 
+    async def show_check(self, _given: calls.Nothing, _request: web.Request) -> calls.Findings:
+        """What the command finds, as seen by the relay; one at a time, since it connects to all endpoints."""
+        async with self._checking:
+            findings = await self._check()
+        return calls.Findings(worst(findings), findings)
+
     async def describe(self, _given: calls.Nothing, _request: web.Request) -> object:
         """The description of this API."""
         from daemon.serve.openapi import describe  # noqa: PLC0415 - it is made from OPERATIONS below
@@ -235,6 +245,10 @@ OPERATIONS = (
     Operation(
         "POST", "/deliveries/cancel", "cancelDeliveries", "Give up what is owed; retry takes it back. At most 1000 a call.",
         calls.CancelBody, calls.Changes, (413, 415, 503), Token.ALWAYS, Api.cancel_deliveries,
+    ),
+    Operation(
+        "GET", "/check", "check", "What is as it should be and what is not, with a remedy for each.",
+        calls.Nothing, calls.Findings, (), Token.NEVER, Api.show_check,
     ),
     Operation(
         "GET", "/openapi.json", "describeApi", "This description.",

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from daemon import ops
+from daemon.check import findings as check
 from daemon.outbox.figures import PositionRow
 from daemon.outbox.records import Filter, Place, Record, State
 from daemon.serve.health import Part
@@ -174,6 +175,14 @@ class Status:
     position: PositionRow | None
     lag_s: float | None
     note: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What `livechat-relay check` finds; `status` is the worst of them."""
+
+    status: check.Status
+    findings: list[check.Finding]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -17,6 +18,7 @@ from daemon.check.endpoints import check_endpoint
 from daemon.check.findings import Finding, Status
 from daemon.clock import SystemClock
 from daemon.demo.child import free_port
+from daemon.send.guard import Guard
 from tests.check.build import config
 
 OK, WARNING, FAILURE = Status.OK, Status.WARNING, Status.FAILURE
@@ -63,8 +65,9 @@ async def listening(certificate: trustme.LeafCert | None = None) -> AsyncIterato
             await asyncio.wait(hearing)
 
 
-async def check(url: str) -> Finding:
-    (finding,) = await check_endpoint("crm", config({"url": url}).endpoints["crm"], SystemClock())
+async def check(url: str, **keys: Any) -> Finding:
+    endpoint = config({"url": url, **keys}).endpoints["crm"]
+    (finding,) = await check_endpoint("crm", endpoint, Guard(), SystemClock())
     assert finding.subject == "crm"
     return finding
 
@@ -107,6 +110,21 @@ async def test_certificate_of_an_unknown_ca() -> None:
     assert finding.status is FAILURE
     assert "certificate is not accepted" in finding.found
     assert "CA" in str(finding.remedy)
+
+
+async def test_an_authority_of_ones_own(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    async with listening(authority.issue_cert("127.0.0.1")) as (port, _):
+        finding = await check(f"https://127.0.0.1:{port}/", tls={"ca_file": str(tmp_path / "ca.pem")})
+    assert finding.status is OK
+
+
+async def test_an_address_that_requests_do_not_go_to() -> None:
+    finding = await check("http://169.254.169.254/latest")
+    assert finding.status is FAILURE
+    assert "link-local" in finding.found
+    assert "send.allow" in str(finding.remedy)
 
 
 async def test_certificate_for_another_host(authority: trustme.CA) -> None:

@@ -38,6 +38,21 @@ async def test_ten_tries_then_dead(mongodb_uri: str, database: Database, tmp_pat
     assert query(tmp_path, "SELECT reason FROM deliveries") == [(f"10 tries failed, the last one: answered {status}",)]
 
 
+async def test_an_address_that_requests_do_not_go_to(mongodb_uri: str, database: Database, tmp_path: Path) -> None:
+    """No outage, which would wait for nothing, but dead letters that name the setting."""
+    await traffic.load_initial(database)
+    async with Receiver(token=TOKEN) as receiver:
+        few, send = {"retry": {"wait": "10ms", "tries": 2}}, {"deny": ["127.0.0.0/8"]}
+        config = write_config(tmp_path, uri=mongodb_uri, database=database.name, url=receiver.url, endpoint=few, send=send)
+        async with running(config):
+            await traffic.write(database, traffic.rows("S1"))
+            await eventually(lambda: query(tmp_path, "SELECT 1 FROM deliveries WHERE state = 'dead'"), "a dead letter")
+    assert receiver.exchanges == []
+    ((reason,),) = query(tmp_path, "SELECT DISTINCT reason FROM deliveries WHERE state = 'dead'")
+    assert reason.startswith("2 tries failed, the last one: 127.0.0.1 is in 127.0.0.0/8 (send.deny)")
+    assert "send.allow" in reason
+
+
 async def test_a_failing_session_holds_up_nobody_else(mongodb_uri: str, database: Database, tmp_path: Path) -> None:
     await traffic.load_initial(database)
     want = traffic.by_session(traffic.expected("S1"))

@@ -1,4 +1,4 @@
-"""What is put into a payload when it is sent: tokens in file links at every attempt, and the answer of the endpoint."""
+"""What is put into a payload as it is sent, and signed: file tokens at every attempt, and the answer of the endpoint."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from standardwebhooks.webhooks import Webhook
 
 from daemon.demo.receiver import Answer, Received, Receiver
 from tests.flow import traffic
 from tests.flow.harness import TOKEN, accepted, eventually, payloads, query, running, write_config
 from tests.flow.traffic import Database
+
+SIGNING_SECRET = "whsec_" + base64.b64encode(b"signs what is sent, tokens too").decode()
 
 
 async def test_file_links_get_a_new_token_at_each_attempt(mongodb_uri: str, database: Database, tmp_path: Path) -> None:
@@ -30,11 +33,12 @@ async def test_file_links_get_a_new_token_at_each_attempt(mongodb_uri: str, data
         return Answer(status=500 if "fileUpload" in received.body.decode() and received.attempt < 3 else 200)
 
     async with Receiver(token=TOKEN, behave=behave) as receiver:
-        slow = {"retry": {"wait": "600ms"}, "events": ["Message"]}
+        slow = {"retry": {"wait": "600ms"}, "events": ["Message"], "signing_secrets": [SIGNING_SECRET]}
         config = write_config(tmp_path, uri=mongodb_uri, database=database.name, url=receiver.url, endpoint=slow)
         async with running(config):
             await traffic.write(database, traffic.rows("S2"))
             await eventually(lambda: len(accepted(receiver)) >= sum(payload["type"] == "Message" for payload in want))
+    _all_are_signed(receiver)
     files = [exchange.received.payload for exchange in receiver.exchanges if b"fileUpload" in exchange.received.body]
     by_message: dict[str, list[dict[str, Any]]] = {}
     for payload in files:
@@ -69,11 +73,12 @@ async def test_the_answer_comes_back(mongodb_uri: str, database: Database, tmp_p
         return Answer(status=500 if received.attempt == 1 and "Message" in received.event_id else 200, body=answer)
 
     async with Receiver(token=TOKEN, behave=behave) as receiver:
-        endpoint = {"crm_data": mode}
+        endpoint = {"crm_data": mode, "signing_secrets": [SIGNING_SECRET]}
         config = write_config(tmp_path, uri=mongodb_uri, database=database.name, url=receiver.url, endpoint=endpoint)
         async with running(config):
             await traffic.write(database, traffic.rows("S1"))
             await eventually(lambda: len(accepted(receiver)) >= len(want), "all webhooks")
+        _all_are_signed(receiver)
         sessions: dict[str, list[dict[str, Any]]] = {}
         for payload in payloads(receiver):
             sessions.setdefault(payload["_id"], []).append(payload)
@@ -87,6 +92,13 @@ async def test_the_answer_comes_back(mongodb_uri: str, database: Database, tmp_p
         assert traffic.by_session(without) == traffic.by_session(want)
     kept = {bytes(row[0]) for row in query(tmp_path, "SELECT answer FROM answers")}
     assert kept == (set() if returned is None else {json.dumps(returned, separators=(",", ":")).encode()})
+
+
+def _all_are_signed(receiver: Receiver) -> None:
+    """Over what was received, tokens and answers included."""
+    assert receiver.exchanges
+    for exchange in receiver.exchanges:
+        Webhook(SIGNING_SECRET).verify(exchange.received.body, exchange.received.headers)
 
 
 def _contents(folder: Path) -> list[bytes]:

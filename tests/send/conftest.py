@@ -1,11 +1,14 @@
-"""A delivery, and a way to send it."""
+"""A delivery, a way to send it, and a receiver that keeps it."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+import pytest_asyncio
+from aiohttp import web
 
 from daemon.clock import SystemClock
 from daemon.config.endpoint import EndpointSection
@@ -44,3 +47,34 @@ def post() -> Post:
             return await sender.post(delivery, content)
 
     return once
+
+
+@dataclass
+class Receiver:
+    """Answers with `status` and keeps what it got."""
+
+    url: str = ""
+    status: int = 200
+    requests: list[web.Request] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    peers: list[Any] = field(default_factory=list)
+
+    async def handle(self, request: web.Request) -> web.Response:
+        self.requests.append(request)
+        self.bodies.append(await request.read())
+        self.peers.append(request.transport.get_extra_info("peername") if request.transport else None)
+        return web.Response(status=self.status, text="got it", headers={"Location": "/target"})
+
+
+@pytest_asyncio.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    state = Receiver()
+    app = web.Application(client_max_size=64 * 1024 * 1024)
+    app.router.add_route("*", "/{path:.*}", state.handle)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    state.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield state
+    await runner.cleanup()

@@ -18,6 +18,7 @@ from openapi_spec_validator import validate
 from structlog.testing import capture_logs
 from yarl import URL
 
+from daemon.check.findings import Finding, ok, warning
 from daemon.metrics import Metrics
 from daemon.model import Dead, Delivered, Suspended
 from daemon.outbox.sqlite import SqliteOutbox
@@ -30,6 +31,10 @@ from tests.serve.test_http import free_port
 
 TOKEN = "0123456789abcdef"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
+
+
+async def check_nothing() -> list[Finding]:
+    return [ok("mongodb.version", "8.0"), warning("backlog.owed", "5 events", "mend it", subject="crm")]
 
 
 @dataclass
@@ -93,7 +98,7 @@ async def asker(tmp_path: Path) -> AsyncIterator[Asker]:
     health = Health(clock)
     health.endpoints["crm"] = lambda: None
     address = ("127.0.0.1", port)
-    api = Api(path, health, listen=address, version="1.2.3")
+    api = Api(path, health, listen=address, version="1.2.3", check=check_nothing)
     api.token = TOKEN
     async with Server(address, health, Metrics(), api=api), aiohttp.ClientSession() as session:
         found = Asker(f"http://127.0.0.1:{port}", api, health, outbox, path, session)
@@ -124,10 +129,25 @@ class TestDescription:
     async def test_every_call_and_every_answer_is_as_described(self, asker: Asker) -> None:
         """One of each answer there can be. What is described and cannot be had here is named."""
         await fill(asker.outbox)
-        for path in ("/status", "/endpoints", "/deliveries", "/deliveries/e2", "/deliveries/e2?body=true", "/openapi.json"):
+        for path in (
+            "/status",
+            "/endpoints",
+            "/deliveries",
+            "/deliveries/e2",
+            "/deliveries/e2?body=true",
+            "/check",
+            "/openapi.json",
+        ):
             assert (await asker.get(path, headers=BEARER))[0] == 200, path
             assert (await asker.get(path, headers={"Host": "evil.example"}))[0] == 403, path
-        for path in ("/deliveries?limit=0", "/deliveries/e2?page=1", "/status?x=1", "/endpoints?x=1", "/openapi.json?x=1"):
+        for path in (
+            "/deliveries?limit=0",
+            "/deliveries/e2?page=1",
+            "/status?x=1",
+            "/endpoints?x=1",
+            "/check?x=1",
+            "/openapi.json?x=1",
+        ):
             assert (await asker.get(path))[0] == 400, path
         assert (await asker.get("/deliveries/nothing"))[0] == 404
         assert (await asker.get("/deliveries/e2?body=true"))[0] == 401
@@ -341,7 +361,7 @@ class TestHost:
     async def test_beyond_loopback_every_call_needs_the_token(self, asker: Asker, tmp_path: Path) -> None:
         port = free_port()
         address = ("0.0.0.0", port)  # noqa: S104
-        api = Api(asker.path, asker.health, listen=address, version="1")
+        api = Api(asker.path, asker.health, listen=address, version="1", check=check_nothing)
         api.token = TOKEN
         async with Server(address, asker.health, Metrics(), api=api):
             url = f"http://127.0.0.1:{port}{PREFIX}/deliveries"
@@ -369,6 +389,14 @@ class TestOthers:
         assert crm["down_since"] == "2026-11-23T08:00:00Z"
         assert crm["next_probe_at"] == "2026-11-23T08:00:30Z"
         assert (old["name"], old["configured"], old["owed"], old["oldest_owed_at"]) == ("old", False, 1, "2026-11-23T08:00:00Z")
+
+    async def test_check(self, asker: Asker) -> None:
+        _, answer = await asker.get("/check")
+        assert answer["status"] == "warning"
+        assert [(found["check"], found["subject"]) for found in answer["findings"]] == [
+            ("mongodb.version", None),
+            ("backlog.owed", "crm"),
+        ]
 
     async def test_status(self, asker: Asker) -> None:
         _, answer = await asker.get("/status")
