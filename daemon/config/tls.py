@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from functools import cache
 from pathlib import Path
 
 from pydantic import model_validator
@@ -31,17 +30,10 @@ class TlsSection(Section):
 
     def context(self, path: str) -> ssl.SSLContext:
         """What connections are made with. Raises `ConfigurationError`, which names the key below `path`, for unusable files."""
-        if self == TlsSection():
-            return _system_context()
         context = _with_authorities(self.ca_file, f"{path}.ca_file")
         if self.certificate_file is not None:
             _load_certificate(context, self.certificate_file, self.key_file, path)
         return context
-
-
-@cache
-def _system_context() -> ssl.SSLContext:
-    return _modern(ssl.create_default_context())
 
 
 def _modern(context: ssl.SSLContext) -> ssl.SSLContext:
