@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from tests.faults.cluster import Cluster
 from tests.faults.plan import KINDS, RunPlan, make_plan
@@ -30,7 +30,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--seeds", type=_seeds, default="1-200", help="such as 1-200 or 7,9")
     parser.add_argument("--resume", type=Path, help="seeds that passed are noted in this file, and left out the next time")
-    parser.add_argument("--only", metavar="KIND", help=f"only faults whose kind begins so: {', '.join(KINDS)}")
+    parser.add_argument(
+        "--only", metavar="KIND", help=f"only faults whose kind begins so, several with commas: {', '.join(KINDS)}"
+    )
     parser.add_argument("--seconds", type=float, default=5.0, help="how long traffic is written in a run")
     parser.add_argument("--keep", type=Path, help="where the artefacts of failed runs go")
     return parser.parse_args()
@@ -47,7 +49,7 @@ class Tally:
         injected = Counter(fault.kind for result in self.results for fault in result.plan.faults)
         failed = Counter(kind for result in self.results if not result.fine for kind in {f.kind for f in result.plan.faults})
         hits = sum((result.hits for result in self.results), Counter[str]())
-        table = Table("fault", "injected", "crash point hit", "in failed runs", title="Faults")
+        table = Table(Column("fault", no_wrap=True), "injected", "crash point hit", "in failed runs", title="Faults")
         for kind in KINDS:
             hit = str(hits[kind.removeprefix("crash_")]) if kind.startswith("crash_") else ""
             table.add_row(kind, str(injected[kind]), hit, str(failed[kind] or ""))
@@ -57,9 +59,11 @@ class Tally:
         """In one line."""
         verdicts = [result.verdict for result in self.results]
         failed = [str(result.plan.seed) for result in self.results if not result.fine]
+        endings = sum((result.endings for result in self.results), Counter[str]())
+        ended = ", ".join(f"{how} {count}" for how, count in sorted(endings.items()) if not how.startswith("crashed"))
         return (
-            f"{len(self.results)} runs, {sum(result.events for result in self.results)} events; accepted again "
-            f"{sum(found.duplicates.at_a_kill for found in verdicts)} in flight at a kill and "
+            f"{len(self.results)} runs, {sum(result.events for result in self.results)} events; the relay was {ended}; "
+            f"accepted again {sum(found.duplicates.at_a_kill for found in verdicts)} in flight at a kill and "
             f"{sum(found.duplicates.answer_lost for found in verdicts)} whose answer was lost; "
             f"{sum(found.dead for found in verdicts)} refused and dead; failed seeds: {', '.join(failed) or 'none'}"
         )

@@ -6,6 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import orjson
 
@@ -143,7 +144,7 @@ def _duplicates(evidence: Evidence, count: Duplicates) -> Iterator[Violation]:
     recorded = {(attempt.endpoint, attempt.event_id, attempt.number): attempt for attempt in evidence.attempts}
     at_ending: Counter[tuple[str, float]] = Counter()
     for key, requests in by_event(evidence.requests).items():
-        for request, following in zip(requests, requests[1:], strict=False):
+        for request, following in pairwise(requests):
             if not request.accepted:
                 continue
             attempt = recorded.get((*key, request.attempt))
@@ -172,7 +173,7 @@ def _duplicates(evidence: Evidence, count: Duplicates) -> Iterator[Violation]:
 
 
 def _ending_between(evidence: Evidence, request: Request, following: Request) -> float | None:
-    """When the process ended that could not settle `request`: soon after its answer, but for the times in which it stood still."""
+    """When the process ended that could not settle `request`: soon after its answer, but for times in which it stood still."""
     for ending in evidence.endings:
         if not ending.cuts_off or not request.arrived <= ending.at <= following.arrived:
             continue
@@ -236,7 +237,7 @@ def _dead(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _others_succeeded(evidence: Evidence, row: Row, first: Attempt, last: Attempt) -> bool:
-    """Whether the endpoint took something between the first and the last try of a round. Tries that never arrived have no time."""
+    """Whether the endpoint took something between the first and the last try of a round; what never arrived has no time."""
     mine = [request for request in evidence.requests if (request.endpoint, request.event_id) == (row.endpoint, row.event_id)]
     begin = max((request.arrived for request in mine if request.attempt < first.number), default=0.0)
     end = min((request.arrived for request in mine if request.attempt >= last.number), default=float("inf"))

@@ -58,12 +58,12 @@ class Cluster:
                 await stack.enter_async_context(member)
             await self._initiate()
             self._client = AsyncIOMotorClient(self.uri, tz_aware=True, serverSelectionTimeoutMS=30_000, heartbeatFrequencyMS=500)
-            stack.callback(self._client.close)
             await self.healthy()
             self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.client.close()
         for member in self.members:
             await member.kill()  # its data are thrown away
         await self._stack.aclose()

@@ -1,4 +1,4 @@
-"""What is known after a run, as plain data: the checker judges it, the story tells it. All times are the driver's own."""
+"""What is known after a run, as plain data: the checker judges it, the story tells it. Times are the driver's own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Request:
-    """One request that a receiver got whole. `status` None: no status line went out. `accepted`: the receiver counts it as done."""
+    """One request that a receiver got whole. `status` None: no status line went out. `accepted`: it counts as done."""
 
     endpoint: str
     event_id: str

@@ -11,10 +11,9 @@ from pathlib import Path
 
 from tests.faults.cluster import Cluster
 from tests.faults.evidence import Disturbance, Violation
-from tests.faults.launcher import POINTS
 from tests.faults.plan import TIMEOUT_S, Fault
 from tests.faults.proxy import Proxy
-from tests.faults.receiver import Mood, FaultyReceiver
+from tests.faults.receiver import FaultyReceiver, Mood
 from tests.faults.relay import SupervisedRelay
 from tests.faults.traffic import Writer
 
@@ -59,6 +58,7 @@ class Injector:
         self._scene = scene
         self._relay_lock = asyncio.Lock()  # what needs the process waits for its turn
         self._mongodb_lock = asyncio.Lock()  # two members away are no majority
+        self._tasks = asyncio.TaskGroup()
 
     async def run(self, faults: tuple[Fault, ...]) -> None:
         """All of them, each at its time."""
@@ -69,6 +69,7 @@ class Injector:
             await self._inject(fault)
 
         async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
             for fault in faults:
                 tasks.create_task(one(fault))
 
@@ -134,18 +135,24 @@ class Injector:
 
     async def _crash(self, fault: Fault) -> None:
         relay, point = self._scene.relay, fault.kind.removeprefix("crash_")
-        hits = relay.hits.count(point)
         relay.pause_s = fault.for_s
         # The point of recovering is passed once in a start.
         relay.arm(point, 1 if point == "while_recovering" else 1 + int(fault.pick * 4))
-        relay.kill() if fault.pick < 0.5 else relay.terminate()
-        deadline = time.monotonic() + _CRASH_PATIENCE_S
-        while relay.hits.count(point) == hits:
-            if time.monotonic() > deadline:
-                self._scene.violations.append(Violation("crash point", f"{point} was never reached: did its function move?"))
-                return
-            await asyncio.sleep(0.5)
+        crashed = relay.crashed
+        self._tasks.create_task(self._feed(relay.kill if fault.pick < 0.5 else relay.terminate, crashed))
+        try:
+            await asyncio.wait_for(crashed.wait(), _CRASH_PATIENCE_S)
+        except TimeoutError:
+            self._scene.violations.append(Violation("crash point", f"{point} was never reached: did its function move?"))
+            crashed.set()
+
+    async def _feed(self, end: Callable[[], None], crashed: asyncio.Event) -> None:
+        """End the process for the one that is to crash, and give that one something to do until it does."""
+        while not crashed.is_set():
+            if self._scene.relay.armed:
+                end()  # again, if it was just being started: then nobody heard it
             await self._scene.writer.one_more()
+            await asyncio.sleep(0.1)
 
     async def _fill_disk(self, fault: Fault) -> None:
         relay, outbox = self._scene.relay, self._scene.outbox

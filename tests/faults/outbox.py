@@ -11,15 +11,15 @@ from pathlib import Path
 
 from tests.faults.evidence import Attempt, Row
 
-_OWED = "('intent', 'pending', 'suspended')"
 # Each gives the rows that must not be; the texts say what they are.
 _NEVER = {
-    "owed deliveries whose lane is missing or begins elsewhere": f"""
-        SELECT endpoint, session, min(sequence) FROM deliveries WHERE state IN {_OWED} GROUP BY endpoint, session
+    "owed deliveries whose lane is missing or begins elsewhere": """
+        SELECT endpoint, session, min(sequence) FROM deliveries
+        WHERE state IN ('intent', 'pending', 'suspended') GROUP BY endpoint, session
         EXCEPT SELECT endpoint, session, sequence FROM lanes""",
-    "lanes without an owed head": f"""
+    "lanes without an owed head": """
         SELECT endpoint, session, sequence FROM lanes
-        EXCEPT SELECT endpoint, session, sequence FROM deliveries WHERE state IN {_OWED}""",
+        EXCEPT SELECT endpoint, session, sequence FROM deliveries WHERE state IN ('intent', 'pending', 'suspended')""",
     "intents without context": """
         SELECT endpoint, sequence FROM deliveries WHERE state = 'intent' AND sequence NOT IN (SELECT sequence FROM intents)""",
     "contexts without an intent": """
@@ -78,7 +78,8 @@ def owes(outbox: Path, event_ids: set[str]) -> str | None:
         unknown = event_ids - {event_id for (event_id,) in connection.execute("SELECT id FROM events")}
         if unknown:
             return f"{len(unknown)} events were not read yet, one of them {min(unknown)}"
-        states = connection.execute(f"SELECT state, count(*) FROM deliveries WHERE state IN {_OWED} GROUP BY state").fetchall()  # noqa: S608
+        query = "SELECT state, count(*) FROM deliveries WHERE state IN ('intent', 'pending', 'suspended') GROUP BY state"
+        states = connection.execute(query).fetchall()
         return ", ".join(f"{count} {state}" for state, count in states) or None
 
 

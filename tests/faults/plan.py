@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,12 @@ KINDS: dict[str, tuple[float, float]] = {
 }
 TIMEOUT_S = 1.0
 WRITING_S = 5.0
+# Faults of a family wait for each other: there is one process of the relay, and two members away are no majority.
+_FAMILIES = {
+    "relay": ("relay_", "crash_", "disk_"),
+    "members": ("mongodb_step", "mongodb_kill", "mongodb_restart", "mongodb_freeze"),
+}
+_MOST_OF_A_FAMILY = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +118,11 @@ class RunPlan:
 
 
 def make_plan(seed: int, only: str | None = None, seconds: float = WRITING_S) -> RunPlan:
-    """The plan of a seed; `only` narrows its faults to kinds that begin so, `seconds` is how long traffic is written."""
+    """The plan of a seed; `only` narrows its faults to kinds that begin so (several: with commas), `seconds` is how long traffic
+    is written.
+    """
     chance = random.Random(repr(("faults", seed)))  # noqa: S311 - repeatable
-    kinds = [kind for kind in KINDS if kind.startswith(only or "")]
+    kinds = [kind for kind in KINDS if kind.startswith(tuple((only or "").split(",")))]
     if not kinds:
         raise ValueError(f"no kind of fault begins with {only!r}; there are {', '.join(KINDS)}")
     faults = _faults(chance, kinds, seconds)
@@ -160,8 +169,20 @@ def _endpoints(chance: random.Random) -> tuple[Endpoint, ...]:
 
 
 def _faults(chance: random.Random, kinds: Sequence[str], seconds: float) -> tuple[Fault, ...]:
-    count = min(chance.randint(2, 6), max(2, len(kinds)))
-    chosen = chance.sample(kinds, count) if len(kinds) >= count else [chance.choice(kinds) for _ in range(count)]
+    """Different kinds where there are enough, one of them an end of the process; at most two of those that wait for each other,
+    so that no run takes long.
+    """
+    count = chance.randint(2, 6)
+    shuffled = chance.sample(kinds, len(kinds))
+    ending = next((kind for kind in shuffled if kind.startswith(_FAMILIES["relay"])), None)
+    shuffled.sort(key=lambda kind: kind != ending)
+    chosen: list[str] = []
+    waiting: Counter[str] = Counter()
+    for kind in shuffled if len(shuffled) > 1 else shuffled * 2:
+        family = next((family for family, prefixes in _FAMILIES.items() if kind.startswith(prefixes)), kind)
+        if len(chosen) < count and waiting[family] < _MOST_OF_A_FAMILY:
+            waiting[family] += 1
+            chosen.append(kind)
     faults = []
     for kind in chosen:
         shortest, longest = KINDS[kind]

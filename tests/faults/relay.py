@@ -39,6 +39,7 @@ class SupervisedRelay:
         self.endings: list[Ending] = []
         self.unexpected: list[str] = []
         self.hits: list[str] = []
+        self.crashed = asyncio.Event()  # since it was armed last
         self.pause_s = 0.0
         self.may_fail = False  # a full disk ends it
         self._wanted = True
@@ -101,8 +102,14 @@ class SupervisedRelay:
         self._signal(signal.SIGCONT, None)
 
     def arm(self, point: str, passages: int) -> None:
-        """The next process crashes at this point."""
+        """The next process crashes at this point; end the present one for that."""
         self._armed = f"{point}:{passages}"
+        self.crashed = asyncio.Event()
+
+    @property
+    def armed(self) -> bool:
+        """Whether the process that is to crash was not started yet."""
+        return self._armed is not None
 
     def set_clock(self, seconds: float) -> None:
         """Its wall clock is off by so much."""
@@ -151,6 +158,7 @@ class SupervisedRelay:
                 log.write(line)
                 if HIT.encode() in line:
                     self.hits.append(orjson.loads(line)["point"])
+                    self.crashed.set()
 
     def _note_end(self, code: int, *, crashed: bool) -> None:
         cause, self._cause = self._cause, None

@@ -44,6 +44,7 @@ class Result:
     uncertain: int
     seconds: float
     hits: Counter[str]
+    endings: Counter[str]
     story: str
 
     @property
@@ -72,8 +73,9 @@ async def run_plan(plan: RunPlan, cluster: Cluster, keep: Path, command: str) ->
         (kept / "story.txt").write_text(story, encoding="utf-8")
     shutil.rmtree(folder)
     owed = [written for written in run.evidence.written.values() if written.at is not None]
+    endings = Counter(ending.how for ending in run.evidence.endings)
     uncertain = len(run.evidence.written) - len(owed)
-    return Result(plan, verdict, len(owed), uncertain, time.monotonic() - begun, run.hits, story)
+    return Result(plan, verdict, len(owed), uncertain, time.monotonic() - begun, run.hits, endings, story)
 
 
 class Run:

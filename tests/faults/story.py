@@ -9,13 +9,15 @@ from tests.faults.evidence import Evidence, Request, Violation
 from tests.faults.plan import RunPlan
 
 _MOST_STORIES = 3
+_MOST_VIOLATIONS = 20
 
 
 def tell(plan: RunPlan, evidence: Evidence, violations: Sequence[Violation], kept: Path, command: str) -> str:
     """The text of a failed run."""
     lines = [f"seed {plan.seed} broke {len(violations)} promises. Again: {command}", f"kept in {kept}"]
-    for violation in violations[:20]:
-        lines.append(f"  {violation.kind}: {violation.endpoint} {violation.event_id} {violation.text}".replace("  ", " "))
+    for found in violations[:_MOST_VIOLATIONS]:
+        about = " ".join(part for part in (found.endpoint, found.event_id, found.text) if part)
+        lines.append(f"  {found.kind}: {about}")
     events = list(dict.fromkeys(found.event_id for found in violations if found.event_id))[:_MOST_STORIES]
     begun = min((at for at, _ in evidence.moments), default=0.0)
     for event_id in events:
