@@ -133,6 +133,15 @@ def expire(connection: sqlite3.Connection, endpoint: str, max_age_s: float, now:
     return len(old)
 
 
+def pull_in(connection: sqlite3.Connection, endpoint: str, longest_wait_s: float, probe_every_s: float, now: float) -> int:
+    """Make due what waits longer than anything may: the clock was set back meanwhile. Gives how many lanes."""
+    pulled = connection.execute(
+        "UPDATE lanes SET due = ? WHERE endpoint = ? AND retry = 1 AND due > ?", [now, endpoint, now + longest_wait_s]
+    ).rowcount
+    connection.execute("UPDATE endpoints SET probe_at = ? WHERE name = ? AND probe_at > ?", [now, endpoint, now + probe_every_s])
+    return pulled
+
+
 def _claim_head(connection: sqlite3.Connection, lane: Lane, sequence: int, now: float, *, probe: bool = False) -> Delivery | None:
     key = [lane.endpoint, sequence]
     # When the endpoint is back a suspended delivery begins a new round of tries.

@@ -158,6 +158,12 @@ class SqliteOutbox:
         """Give up what waited too long for an endpoint that is down; gives how many of a page."""
         return await self._writer.run(lambda connection: lanes.expire(connection, endpoint, max_age_s, self._now()))
 
+    async def pull_in(self, endpoint: str, longest_wait_s: float, probe_every_s: float) -> int:
+        """Make due what waits longer than anything may, because the clock was set back; gives how many sessions."""
+        return await self._writer.run(
+            lambda connection: lanes.pull_in(connection, endpoint, longest_wait_s, probe_every_s, self._now())
+        )
+
     async def settle(self, delivery: Delivery, recorded: Recorded) -> None:
         """Keep what came of an attempt and what follows from it, the state of the endpoint included."""
         await self._writer.run(lambda connection: lanes.record(connection, delivery, recorded, self._now()))

@@ -32,6 +32,7 @@ from daemon.relay.schedule import RetryPolicy, decide, describe
 
 _LONGEST_POLL_S = 5.0
 _EXPIRE_EVERY_S = 60.0
+_CLOCK_SLACK_S = 1.0
 
 log = get_logger("relay")
 
@@ -53,6 +54,9 @@ class Outbox(Protocol):
 
     async def expire(self, endpoint: str, max_age_s: float) -> int:
         """Give up what waited too long for an endpoint that is down."""
+
+    async def pull_in(self, endpoint: str, longest_wait_s: float, probe_every_s: float) -> int:
+        """Make due what waits longer than anything may."""
 
 
 Post = Callable[[Delivery], Awaitable[Outcome]]
@@ -159,12 +163,20 @@ class Lanes:
         now = self._clock.monotonic()
         if now - self._state_read_at >= _LONGEST_POLL_S:
             self._state_read_at = now
+            await self._pull_in()
             before = self._state
             state = await self._outbox.endpoint_state(self._endpoint)
             if self._state is before:
                 # Without the outage rule an endpoint is never down, whatever an earlier configuration left behind.
                 self._state = state if self._policy.outage else EndpointState(None, state.last_success_at)
             self._metrics.endpoint_up.labels(self._endpoint).set(self._state.down_since is None)
+
+    async def _pull_in(self) -> None:
+        """A clock that is set back must not make a retry wait for as long as it was fast."""
+        longest_s = self._policy.longest_wait.total_seconds() + _CLOCK_SLACK_S
+        pulled = await self._outbox.pull_in(self._endpoint, longest_s, self._probe_every_s + _CLOCK_SLACK_S)
+        if pulled:
+            log.warning("relay.clock_set_back", endpoint=self._endpoint, sessions=pulled, note="their retries are due now")
 
     def _pause_s(self, due: datetime | None) -> float:
         if due is None or self._in_flight >= self._concurrency or self._retries_in_flight >= self._most_retries:

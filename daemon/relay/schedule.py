@@ -40,6 +40,12 @@ class RetryPolicy:
     max_age: timedelta = timedelta(days=3)
     outage: bool = True
 
+    @property
+    def longest_wait(self) -> timedelta:
+        """No retry is ever due later than this from now."""
+        longest = max(self.waits) * (1 + self.jitter)
+        return max(longest, _LONGEST_RETRY_AFTER) if self.honour_retry_after else longest
+
 
 def decide(
     outcome: Outcome,
@@ -68,7 +74,8 @@ def decide(
     failed = delivery.failures + 1
     if failed < policy.tries:
         return RetryAt(now + _wait(outcome, policy, failed, now, chance))
-    nothing_since = last_success_at is None or last_success_at < delivery.round_at
+    # A success later than now is one before the clock was set back: when it was cannot be told, and waiting loses nothing.
+    nothing_since = last_success_at is None or not delivery.round_at <= last_success_at <= now
     if policy.outage and nothing_since and is_outage(outcome):
         return Suspended(f"{failed} tries failed, the last one: {describe(outcome)}")
     return Dead(f"{failed} tries failed, the last one: {describe(outcome)}")

@@ -13,6 +13,7 @@ import orjson
 from tests.faults.evidence import Attempt, Evidence, Request, Row, Violation, by_event
 
 _TOKEN = re.compile(rb"([?&]token=)[A-Za-z0-9_.-]+")
+_ON_THE_WAY_S = 1.0  # how long a request may travel; it arrives also when its sender is gone
 _SETTLE_S = 5.0  # how long the relay may take from an answer to the commit that settles it
 
 
@@ -175,7 +176,7 @@ def _duplicates(evidence: Evidence, count: Duplicates) -> Iterator[Violation]:
 def _ending_between(evidence: Evidence, request: Request, following: Request) -> float | None:
     """When the process ended that could not settle `request`: soon after its answer, but for times in which it stood still."""
     for ending in evidence.endings:
-        if not ending.cuts_off or not request.arrived <= ending.at <= following.arrived:
+        if not ending.cuts_off or not request.arrived - _ON_THE_WAY_S <= ending.at <= following.arrived:
             continue
         answered = request.answered or request.arrived
         stood_still = sum(min(found.end, ending.at) - found.begin for found in evidence.disturbances if found.begin < ending.at)

@@ -8,9 +8,11 @@ The relay itself knows nothing of tests. Here its process gets, before it begins
 
 from __future__ import annotations
 
+import ctypes
 import inspect
 import os
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -27,6 +29,7 @@ from daemon.outbox.sqlite import SqliteOutbox
 from daemon.send.client import Sender
 
 HIT = "fault.crash_point"
+_SET_PARENT_DEATH_SIGNAL = 1
 
 
 def _always(_arguments: tuple[Any, ...], _result: Any) -> bool:
@@ -95,7 +98,14 @@ def shift_clock(file: Path) -> None:
     mock.patch.object(SystemClock, "now", now).start()
 
 
+def die_with_parent() -> None:
+    """A harness that is killed leaves no relay behind."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+
+
 if __name__ == "__main__":
+    die_with_parent()
     if "FAULTS_CRASH" in os.environ:
         crash_point, _, times = os.environ["FAULTS_CRASH"].partition(":")
         arm(crash_point, int(times))

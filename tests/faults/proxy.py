@@ -59,23 +59,28 @@ class Proxy:
         self._pairs.add(pair)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._pump(reader, far_writer, pair))
-                tasks.create_task(self._pump(far_reader, writer, pair))
+                tasks.create_task(self._pump(reader, far_writer, pair, forward=True))
+                tasks.create_task(self._pump(far_reader, writer, pair, forward=False))
         finally:
             self._pairs.discard(pair)
 
     async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pair: tuple[asyncio.StreamWriter, asyncio.StreamWriter]
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        pair: tuple[asyncio.StreamWriter, asyncio.StreamWriter],
+        *,
+        forward: bool,
     ) -> None:
         with suppress(ConnectionError):
             while data := await reader.read(65536):
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
                 await self._flowing.wait()
-                # Where one side is gone, what it said is lost too: the far end must not get it later.
-                if any(end.transport.is_closing() for end in pair):
+                # What a client that is gone has said is lost with it: the server must not get it after its successor's requests.
+                if (forward and reader.at_eof()) or any(end.transport.is_closing() for end in pair):
                     break
                 writer.write(data)
                 await writer.drain()
         for end in pair:
-            end.transport.abort()
+            end.close()

@@ -431,12 +431,28 @@ class TestWaking:
             relay.clock.advance(0.05)
             await relay.endpoint.until_posted(2)
 
+    @pytest.mark.parametrize("down", [False, True], ids=["a retry", "a probe"])
+    async def test_a_clock_that_is_set_back_keeps_nothing_waiting(self, relay: Relay, down: bool) -> None:
+        """A year fast, corrected: what failed meanwhile is tried again as if it were due."""
+        relay.endpoint.answer = answers(500)
+        relay.clock.step(365 * 86400)
+        await relay.outbox.append(events("a1"))
+        lanes = relay.lanes(policy=RetryPolicy(tries=1 if down else 10))
+        async with relay.running(lanes):
+            await relay.settled(lanes, lambda: look(relay.path, "SELECT failures FROM deliveries") == [1])
+            assert ((await relay.outbox.endpoint_state("crm")).down_since is not None) is down
+            relay.endpoint.answer = always_fine
+            relay.clock.step(-365 * 86400)
+            relay.clock.advance(5)
+            await relay.settled(lanes, lambda: relay.states() == {"a1": "delivered"})
+
     async def test_a_retry_that_becomes_due_while_the_outbox_is_asked_is_not_forgotten(self, relay: Relay) -> None:
         class SlowDisk:
             """The outbox, whose commits take a while."""
 
             settle, expire = relay.outbox.settle, relay.outbox.expire
             claim_probe, endpoint_state = relay.outbox.claim_probe, relay.outbox.endpoint_state
+            pull_in = relay.outbox.pull_in
 
             async def claim(self, endpoint: str, limit: int, retries: int) -> tuple[list[Delivery], datetime | None]:
                 result = await relay.outbox.claim(endpoint, limit, retries)
@@ -525,6 +541,7 @@ class TestStopping:
 
             claim, expire = relay.outbox.claim, relay.outbox.expire
             claim_probe, endpoint_state = relay.outbox.claim_probe, relay.outbox.endpoint_state
+            pull_in = relay.outbox.pull_in
 
             async def settle(self, *what: Any) -> None:
                 settling.set()
@@ -550,6 +567,7 @@ class TestStopping:
 
             claim, expire = relay.outbox.claim, relay.outbox.expire
             claim_probe, endpoint_state = relay.outbox.claim_probe, relay.outbox.endpoint_state
+            pull_in = relay.outbox.pull_in
 
             async def settle(self, *what: Any) -> None:
                 raise OutboxError("cannot be written", hint="make room")
