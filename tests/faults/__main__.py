@@ -71,12 +71,13 @@ class Tally:
 
 def _line(result: Result) -> str:
     duplicates = result.verdict.duplicates
-    faults = " ".join(map(str, result.plan.faults))
-    return (
-        f"seed {result.plan.seed:4} {'ok  ' if result.fine else 'FAIL'} {result.seconds:5.1f} s {result.events:4} events "
-        f"{len(result.plan.endpoints)} endpoints, again {duplicates.at_a_kill}+{duplicates.answer_lost}, "
-        f"dead {result.verdict.dead}, uncertain {result.uncertain}: {faults}"
+    words = (
+        f"seed {result.plan.seed:4} {'ok  ' if result.fine else 'FAIL'} {result.seconds:5.1f} s",
+        f"(drained in {result.drained_s:.1f}) {result.events:4} events {len(result.plan.endpoints)} endpoints,",
+        f"again {duplicates.at_a_kill}+{duplicates.answer_lost}, dead {result.verdict.dead}, uncertain {result.uncertain}:",
+        *map(str, result.plan.faults),
     )
+    return " ".join(words)
 
 
 async def _run_all(seeds: list[int], arguments: argparse.Namespace, console: Console) -> int:

@@ -17,7 +17,7 @@ from tests.faults.receiver import FaultyReceiver, Mood
 from tests.faults.relay import SupervisedRelay
 from tests.faults.traffic import Writer
 
-_CRASH_PATIENCE_S = 30.0
+_CRASH_PATIENCE_S = 60.0
 _LAG_S = 0.4
 
 

@@ -19,8 +19,8 @@ from tests.faults.evidence import Ending
 from tests.faults.launcher import HIT
 
 _ROOT = Path(__file__).parents[2]
-_READY_S = 60.0
-_STOP_S = 30.0
+_READY_S = 90.0
+_STOP_S = 60.0
 
 
 class SupervisedRelay:

@@ -36,13 +36,14 @@ _LOG_VERDICTS = {"delivery.attempted": "retry", "delivery.suspended": "suspended
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a run came to. `story` is empty when it is fine."""
+    """What a run came to. `drained_s`: from the end of the last fault until nothing was owed; `story`: empty when it is fine."""
 
     plan: RunPlan
     verdict: Verdict
     events: int
     uncertain: int
     seconds: float
+    drained_s: float
     hits: Counter[str]
     endings: Counter[str]
     story: str
@@ -75,7 +76,7 @@ async def run_plan(plan: RunPlan, cluster: Cluster, keep: Path, command: str) ->
     owed = [written for written in run.evidence.written.values() if written.at is not None]
     endings = Counter(ending.how for ending in run.evidence.endings)
     uncertain = len(run.evidence.written) - len(owed)
-    return Result(plan, verdict, len(owed), uncertain, time.monotonic() - begun, run.hits, endings, story)
+    return Result(plan, verdict, len(owed), uncertain, time.monotonic() - begun, run.drained_s, run.hits, endings, story)
 
 
 class Run:
@@ -86,6 +87,7 @@ class Run:
         self.evidence = Evidence({endpoint.name: endpoint.rules for endpoint in plan.endpoints})
         self.violations: list[Violation] = []
         self.hits: Counter[str] = Counter()
+        self.drained_s = 0.0
         self._plan = plan
         self._cluster = cluster
         self._folder = folder
@@ -142,13 +144,14 @@ class Run:
     async def _drain(self, relay: SupervisedRelay, writer: Writer) -> None:
         """Until the outbox has everything that was acknowledged and owes none of it."""
         wanted = {written.event_id for written in writer.written.values() if written.at is not None}
-        deadline = time.monotonic() + _DRAIN_S
+        begun = time.monotonic()
         await relay.ready()
         while (owed := owes(self._outbox, wanted)) is not None:
-            if time.monotonic() > deadline:
+            if time.monotonic() > begun + _DRAIN_S:
                 self.violations.append(Violation("missing", f"{_DRAIN_S:.0f} s after the last fault was over: {owed}"))
-                return
+                break
             await asyncio.sleep(0.05)
+        self.drained_s = time.monotonic() - begun
 
     async def _restart(self, relay: SupervisedRelay, receivers: Iterable[FaultyReceiver]) -> None:
         """A start with nothing to do sends nothing."""
