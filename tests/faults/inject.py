@@ -157,14 +157,12 @@ class Injector:
     async def _fill_disk(self, fault: Fault) -> None:
         relay, outbox = self._scene.relay, self._scene.outbox
         sizes = [file.stat().st_size for file in outbox.parent.glob(f"{outbox.name}*")]
-        relay.may_fail = True
         relay.pause_s = 0.2
-        relay.limit_files(max(sizes) + int(fault.pick * 40_000))
+        # Full at once, or somewhat later, in the middle of a commit.
+        relay.limit_files(8192 if fault.pick < 0.5 else max(sizes) + int(fault.pick * 40_000))
         await self._scene.writer.one_more()
         await asyncio.sleep(fault.for_s)
         relay.limit_files(None)
-        await asyncio.sleep(0.5)
-        relay.may_fail = False
 
     async def _jump(self, fault: Fault) -> None:
         seconds = (fault.pick - 0.5) * 4 * 3600

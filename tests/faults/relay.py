@@ -41,7 +41,8 @@ class SupervisedRelay:
         self.hits: list[str] = []
         self.crashed = asyncio.Event()  # since it was armed last
         self.pause_s = 0.0
-        self.may_fail = False  # a full disk ends it
+        self._file_limit: int | None = None
+        self._short_of_space: int | None = None  # the process that may fail for that
         self._wanted = True
         self._cause: str | None = None
         self._armed: str | None = None
@@ -118,13 +119,19 @@ class SupervisedRelay:
         fresh.replace(self.clock)
 
     def limit_files(self, size: int | None) -> None:
-        """No file of the running process may grow beyond `size`; None lifts the limit."""
+        """No file of the running process, nor of those that follow it, may grow beyond `size`; None lifts the limit."""
+        self._file_limit = size
+        self._apply_file_limit()
+
+    def _apply_file_limit(self) -> None:
         process = self._process
         if process is None or process.returncode is not None:
             return
+        self._short_of_space = process.pid
         with suppress(ProcessLookupError):
             most = resource.RLIM_INFINITY
-            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most if size is None else size, most))
+            size = most if self._file_limit is None else self._file_limit
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, most))
 
     def _signal(self, number: signal.Signals, cause: str | None) -> None:
         process = self._process
@@ -144,10 +151,12 @@ class SupervisedRelay:
             self._process = process = await asyncio.create_subprocess_exec(
                 *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env=environment, cwd=_ROOT
             )
+            if self._file_limit is not None:
+                self._apply_file_limit()
             hits = len(self.hits)
             await self._copy_log(process)
-            code = await process.wait()
-            self._note_end(code, crashed=len(self.hits) > hits)
+            await process.wait()
+            self._note_end(process, crashed=len(self.hits) > hits)
             if self._wanted:
                 await asyncio.sleep(self.pause_s or 0.02)
 
@@ -160,8 +169,9 @@ class SupervisedRelay:
                     self.hits.append(orjson.loads(line)["point"])
                     self.crashed.set()
 
-    def _note_end(self, code: int, *, crashed: bool) -> None:
+    def _note_end(self, process: asyncio.subprocess.Process, *, crashed: bool) -> None:
         cause, self._cause = self._cause, None
+        code = process.returncode
         at = time.time()
         if crashed:
             ending = Ending(at, f"crashed at {self.hits[-1]}", cuts_off=True)
@@ -171,7 +181,7 @@ class SupervisedRelay:
             ending = Ending(at, cause, cuts_off=False)
         elif code == -signal.SIGTERM and cause == "terminated":
             ending = Ending(at, "terminated before it had begun", cuts_off=False)
-        elif self.may_fail and code == 1:
+        elif code == 1 and process.pid == self._short_of_space:
             ending = Ending(at, "ended by the full disk", cuts_off=True)
         else:
             ending = Ending(at, f"ended by itself with {code}", cuts_off=True)
