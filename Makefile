@@ -14,13 +14,13 @@ test check: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/pytest -n auto --dist loadgroup
+	$(BIN)/pytest -n auto
 
 # Figures of the relay on this machine, about a minute.
 bench: $(VENV)/ready
 	$(BIN)/python -m tests.bench.measure
 
-# The relay under kills, crashes and faults of everything around it: 200 runs, about an hour. Goes on where it was stopped.
+# The relay under kills, crashes and faults of everything around it: 200 runs. Goes on where it was stopped.
 faults: $(VENV)/ready
 	$(BIN)/python -m tests.faults --seeds 1-200 --resume .faults-passed --keep faults-failed
 

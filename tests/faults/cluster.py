@@ -68,6 +68,13 @@ class Cluster:
             await member.kill()  # its data are thrown away
         await self._stack.aclose()
 
+    async def heal(self) -> None:
+        """Bring back whatever a run left stopped or frozen."""
+        for member in self.members:
+            self.thaw(member)
+            await member.start()
+        await self.healthy()
+
     async def healthy(self) -> None:
         """Wait until all members are up, one of them the primary."""
         async with asyncio.timeout(_PATIENCE_S):

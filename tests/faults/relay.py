@@ -67,7 +67,7 @@ class SupervisedRelay:
         """It is gone when this returns."""
         self._wanted = False
         if self._process is not None and self._process.returncode is None:
-            self._cause = "end of the run"
+            self._cause = "killed at the end of the run"
             with suppress(ProcessLookupError):
                 self._process.kill()
         if self._task is not None:

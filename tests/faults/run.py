@@ -8,6 +8,7 @@ import secrets
 import shutil
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -61,9 +62,12 @@ async def run_plan(plan: RunPlan, cluster: Cluster, keep: Path, command: str) ->
     run = Run(plan, cluster, folder)
     try:
         await run.play()
-        verdict = judge(run.evidence)
+    except Exception as error:  # noqa: BLE001 - a run that cannot be played is a failed run, and the next seed has its turn
+        run.violations.append(Violation("run", "".join(traceback.format_exception(error))))
     finally:
+        await cluster.heal()
         await cluster.client.drop_database(run.database)
+    verdict = judge(run.evidence)
     verdict.violations[:0] = run.violations
     story = ""
     if verdict.violations:

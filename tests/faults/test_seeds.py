@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from tests.faults.cluster import Cluster
 from tests.faults.launcher import POINTS
 from tests.faults.plan import KINDS, Fault, RunPlan, make_plan
 from tests.faults.run import run_plan
 
-# They share one replica set, on one worker.
-on_one_worker = pytest.mark.xdist_group("faults")
-in_one_loop = pytest.mark.asyncio(loop_scope="session")
-COMMAND = "python -m tests.faults --seeds ..."
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def cluster() -> AsyncIterator[Cluster]:
-    async with Cluster() as running:
-        yield running
+TOGETHER = (
+    ("relay_kill", "mongodb_kill_primary", "receiver_accept_and_close", "clock_jump"),
+    ("disk_full", "mongodb_link_cut", "receiver_down", "receiver_poison"),
+)
 
 
 def short(seed: int, faults: tuple[Fault, ...]) -> RunPlan:
@@ -33,31 +25,22 @@ def short(seed: int, faults: tuple[Fault, ...]) -> RunPlan:
     return replace(plan, traffic=replace(plan.traffic, sessions=3), faults=faults)
 
 
-@on_one_worker
-@in_one_loop
-async def test_every_crash_point_is_reached_and_costs_nothing(cluster: Cluster, tmp_path: Path) -> None:
-    """The relay is killed once at each of them; a point whose function has moved is never reached, and fails here."""
-    faults = tuple(Fault(f"crash_{point}", 0.2, 0.0, 0.0) for point in POINTS)
-    result = await run_plan(short(1, faults), cluster, tmp_path, COMMAND)
-    assert result.fine, result.story
-    assert result.hits == Counter(POINTS.keys())
+async def test_faults_cost_nothing(tmp_path: Path) -> None:
+    """The relay is killed once at each crash point, then two mixtures of faults. One test, for one replica set on one worker.
 
-
-@on_one_worker
-@in_one_loop
-@pytest.mark.parametrize(
-    "kinds",
-    [
-        ("relay_kill", "mongodb_kill_primary", "receiver_accept_and_close", "clock_jump"),
-        ("disk_full", "mongodb_link_cut", "receiver_down", "receiver_poison"),
-    ],
-    ids=" ".join,
-)
-async def test_faults_together(kinds: tuple[str, ...], cluster: Cluster, tmp_path: Path) -> None:
-    faults = tuple(Fault(kind, 0.3 + number / 4, 1.0, 0.3) for number, kind in enumerate(kinds))
-    plan = replace(short(2, faults), member=0 if "mongodb_link_cut" in kinds else None)
-    result = await run_plan(plan, cluster, tmp_path, COMMAND)
-    assert result.fine, result.story
+    A crash point whose function has moved is never reached, and fails here.
+    """
+    plans = [short(1, tuple(Fault(f"crash_{point}", 0.2, 0.0, 0.0) for point in POINTS))]
+    for kinds in TOGETHER:
+        faults = tuple(Fault(kind, 0.3 + number / 4, 1.0, 0.3) for number, kind in enumerate(kinds))
+        plans.append(replace(short(2, faults), member=0 if "mongodb_link_cut" in kinds else None))
+    hits = Counter[str]()
+    async with Cluster() as cluster:
+        for plan in plans:
+            result = await run_plan(plan, cluster, tmp_path, "pytest tests/faults/test_seeds.py")
+            assert result.fine, result.story
+            hits += result.hits
+    assert hits == Counter(POINTS.keys())
 
 
 def test_every_kind_of_fault_comes_up_often() -> None:
