@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench format clean
+.PHONY: demo test check bench faults format clean
 
 demo: $(VENV)/ready
 	$(BIN)/livechat-relay demo
@@ -20,6 +20,10 @@ test check: $(VENV)/ready
 bench: $(VENV)/ready
 	$(BIN)/python -m tests.bench.measure
 
+# The relay under kills, crashes and faults of everything around it: 200 runs. Goes on where it was stopped.
+faults: $(VENV)/ready
+	$(BIN)/python -m tests.faults --seeds 1-200 --resume .faults-passed --keep faults-failed
+
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -32,4 +36,4 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .faults-passed

@@ -35,6 +35,8 @@ _LOST = {286, 280, 464}  # ChangeStreamHistoryLost, ChangeStreamFatalError, Chan
 _LOST_ON_OPEN = {260, 50811}  # InvalidResumeToken, resume token not found
 _NOT_REPLICA_SET = {40573, 76}  # $changeStream needs a replica set; NoReplicationEnabled
 _ANOTHER_REPLICA_SET = ("but this node belongs to a set named", "members available for replica set name")
+# What the driver says of a member that has just started and does not know its set yet; every server since 3.6 has sessions.
+_JUST_STARTED = "Sessions are not supported"
 _UNAUTHORIZED = 13
 _NO_USER = "requires authentication"
 _AUTHENTICATION_FAILED = {18, 8000}
@@ -78,6 +80,8 @@ class Moment(Enum):
 
 def classify(error: PyMongoError, moment: Moment, where: str) -> DaemonError | None:
     """None: worth trying again. Otherwise the error to stop with; `where` names host and database without secrets."""
+    if isinstance(error, PyMongoConfigurationError) and _JUST_STARTED in str(error):
+        return None
     if isinstance(error, PyMongoConfigurationError | InvalidURI):
         return MongoError(f"{where}: {_without_values(str(error))}", hint="mend mongodb.uri")
     if any(text in str(error) for text in _ANOTHER_REPLICA_SET):

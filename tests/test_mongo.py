@@ -1,12 +1,19 @@
-"""What MongoDB's errors become in the log and on the screen: the reason, never a password or a document."""
+"""What MongoDB's errors mean: worth waiting for, or to be mended by a person; and in which words, without values and secrets."""
 
 from __future__ import annotations
 
 import pytest
-from pymongo.errors import AutoReconnect, OperationFailure, PyMongoError, ServerSelectionTimeoutError
+from pymongo.errors import (
+    AutoReconnect,
+    NotPrimaryError,
+    OperationFailure,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+)
+from pymongo.errors import ConfigurationError as PyMongoConfigurationError
 
-from daemon.errors import ConfigurationError
-from daemon.mongo import connect, problem
+from daemon.errors import ConfigurationError, MongoError
+from daemon.mongo import Moment, classify, connect, problem
 
 
 @pytest.mark.parametrize(
@@ -56,3 +63,26 @@ def test_a_connection_string_that_cannot_be_one_is_not_quoted(uri: str) -> None:
         connect(uri)
     assert "mongodb.uri" in str(caught.value)
     assert "ter2" not in str(caught.value) + caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AutoReconnect("connection closed"),
+        NotPrimaryError("node is not in primary or recovering state"),
+        pytest.param(
+            PyMongoConfigurationError("Sessions are not supported by this MongoDB deployment"),
+            id="a member that has just started",
+        ),
+    ],
+)
+@pytest.mark.parametrize("moment", Moment)
+def test_a_server_that_comes_back_is_waited_for(error: PyMongoError, moment: Moment) -> None:
+    assert classify(error, moment, "MongoDB") is None
+
+
+@pytest.mark.parametrize("moment", Moment)
+def test_a_wrong_connection_string_is_not(moment: Moment) -> None:
+    found = classify(PyMongoConfigurationError("the value of authMechanism is wrong"), moment, "MongoDB")
+    assert isinstance(found, MongoError)
+    assert found.hint == "mend mongodb.uri"

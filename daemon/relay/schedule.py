@@ -74,7 +74,8 @@ def decide(
     failed = delivery.failures + 1
     if failed < policy.tries:
         return RetryAt(now + _wait(outcome, policy, failed, now, chance))
-    nothing_since = last_success_at is None or last_success_at < delivery.round_at
+    # A success later than now is one before the clock was set back: when it was cannot be told, and waiting loses nothing.
+    nothing_since = last_success_at is None or not delivery.round_at <= last_success_at <= now
     if policy.outage and nothing_since and is_outage(outcome):
         return Suspended(f"{failed} tries failed, the last one: {describe(outcome)}")
     return Dead(f"{failed} tries failed, the last one: {describe(outcome)}")

@@ -109,6 +109,18 @@ class TestClaim:
         clock.advance(0.001)
         assert ids(await claim(outbox)) == ["m1"], "the next of the session waits for the one that failed"
 
+    @pytest.mark.parametrize(("back_s", "pulled"), [(0, 0), (20, 0), (21, 1), (10**9, 1)])
+    async def test_what_waits_longer_than_anything_may_is_pulled_in(
+        self, outbox: SqliteOutbox, clock: FakeClock, back_s: int, pulled: int
+    ) -> None:
+        await outbox.append(commit(event("m1"), event("fresh", "b"), intent("s1", "c")))
+        first, _ = await claim(outbox)
+        await fail(outbox, first, clock, wait_s=10)
+        clock.step(-back_s)
+        assert await outbox.mend_times("archive", 30, 30) == 0
+        assert await outbox.mend_times("crm", 30, 30) == pulled
+        assert ids(await claim(outbox)) == ["m1"] * pulled
+
     async def test_the_longest_due_goes_first(self, outbox: SqliteOutbox, clock: FakeClock) -> None:
         await outbox.append(commit(*(event(f"m{number}", f"room{number}") for number in range(3))))
         for delivery, wait_s in zip(await claim(outbox), (30, 10, 20), strict=True):

@@ -342,25 +342,6 @@ class TestTries:
         assert "visitor wrote" not in str(logs)
 
 
-class TestClock:
-    async def test_set_back_by_an_hour_a_retry_comes_within_seconds(self, relay: Relay) -> None:
-        statuses = iter((500, 200))
-
-        async def answer(_: Delivery) -> Outcome:
-            return Answered(next(statuses), b"", 0.01)
-
-        relay.endpoint.answer = answer
-        await relay.outbox.append(events("a1"))
-        lanes = relay.lanes()
-        with structlog.testing.capture_logs() as logs:
-            async with relay.running(lanes):
-                await relay.settled(lanes, lambda: look(relay.path, "SELECT failures FROM deliveries") == [1])
-                relay.clock.step(-3600)
-                relay.clock.advance(6)
-                await relay.settled(lanes, lambda: relay.states() == {"a1": "delivered"})
-        assert [line["sessions"] for line in logs if line["event"] == "relay.clock_set_back"] == [1]
-
-
 class TestFairness:
     async def test_retries_take_a_quarter_while_fresh_events_wait(self, relay: Relay) -> None:
         relay.endpoint.answer = answers(500)
@@ -449,6 +430,21 @@ class TestWaking:
                 await relay.outbox.position()
             relay.clock.advance(0.05)
             await relay.endpoint.until_posted(2)
+
+    @pytest.mark.parametrize("down", [False, True], ids=["a retry", "a probe"])
+    async def test_a_clock_that_is_set_back_keeps_nothing_waiting(self, relay: Relay, down: bool) -> None:
+        """A year fast, corrected: what failed meanwhile is tried again as if it were due."""
+        relay.endpoint.answer = answers(500)
+        relay.clock.step(365 * 86400)
+        await relay.outbox.append(events("a1"))
+        lanes = relay.lanes(policy=RetryPolicy(tries=1 if down else 10))
+        async with relay.running(lanes):
+            await relay.settled(lanes, lambda: look(relay.path, "SELECT failures FROM deliveries") == [1])
+            assert ((await relay.outbox.endpoint_state("crm")).down_since is not None) is down
+            relay.endpoint.answer = always_fine
+            relay.clock.step(-365 * 86400)
+            relay.clock.advance(5)
+            await relay.settled(lanes, lambda: relay.states() == {"a1": "delivered"})
 
     async def test_a_retry_that_becomes_due_while_the_outbox_is_asked_is_not_forgotten(self, relay: Relay) -> None:
         class SlowDisk:

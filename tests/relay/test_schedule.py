@@ -104,6 +104,26 @@ def test_an_event_gets_exactly_its_tries(tries: int, wait_s: int, status: int) -
     assert isinstance(verdicts[-1], Dead)
 
 
+@pytest.mark.parametrize(
+    ("policy", "longest_s"),
+    [
+        pytest.param(GUIDE, 10, id="default"),
+        pytest.param(RetryPolicy(waits=(timedelta(seconds=9), timedelta(seconds=3))), 9, id="a list"),
+        pytest.param(RetryPolicy(jitter=0.5), 15, id="jitter"),
+        pytest.param(RetryPolicy(honour_retry_after=True), 3600, id="Retry-After"),
+        pytest.param(RetryPolicy(waits=(timedelta(hours=2),), honour_retry_after=True), 7200, id="longer than Retry-After"),
+    ],
+)
+def test_no_wait_is_longer_than_the_longest(policy: RetryPolicy, longest_s: int) -> None:
+    longest = timedelta(seconds=longest_s)
+    assert policy.longest_wait == longest
+    outcome = Answered(500, b"", 0.1, retry_after="999999")
+    for failures in range(5):
+        verdict = verdict_on(outcome, failures=failures, policy=policy, chance=1.0)
+        assert isinstance(verdict, RetryAt)
+        assert verdict.due <= START + longest
+
+
 OUTAGE = {"429", "500", "503", "time-out", "unreachable"}
 
 
@@ -123,6 +143,7 @@ def test_the_last_try_of_an_endpoint_that_may_be_down_suspends(outcome: Outcome,
         pytest.param(ROUND - timedelta(seconds=1), Suspended, id="before the first try"),
         pytest.param(ROUND + timedelta(seconds=1), Dead, id="since the first try"),
         pytest.param(START, Dead, id="just now"),
+        pytest.param(START + timedelta(hours=1), Suspended, id="before the clock was set back"),
     ],
 )
 def test_an_endpoint_that_took_others_meanwhile_is_not_down(last_success_at: datetime | None, verdict: type[Verdict]) -> None:
