@@ -36,7 +36,7 @@ class Figure:
     def worth(self, before: float) -> float:
         """How good it is compared with `before`: 1 as good, 0.5 half as good."""
         good, bad = (before, self.value) if self.better == "lower" else (self.value, before)
-        return good / bad if bad > 0 else 1.0
+        return good / bad if bad > 0 else 1.0  # nothing is not worse than nothing
 
 
 def table(figures: Iterable[Figure], before: Mapping[str, float] | None = None) -> Table:

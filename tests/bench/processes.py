@@ -116,10 +116,8 @@ class Relay:
         connection = sqlite3.connect(f"file:{self._outbox}?mode=ro", uri=True, isolation_level=None)
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                while True:
-                    row = connection.execute("SELECT seconds, increment FROM position").fetchone()
-                    if row is not None and tuple(row) >= at:
-                        return
+                query = "SELECT seconds, increment FROM position"
+                while tuple(connection.execute(query).fetchone() or ()) < at:  # noqa: ASYNC110 - it is in another process
                     await asyncio.sleep(0.02)
         finally:
             connection.close()
@@ -148,7 +146,7 @@ class Sink:
     async def arrived(self, count: int, *, accepted: bool = False, patience_s: float = _PATIENCE_S) -> None:
         """Wait until `count` requests came."""
         async with asyncio.timeout(patience_s):
-            while (await self.get("count"))["accepted" if accepted else "count"] < count:
+            while (await self.get("count"))["accepted" if accepted else "count"] < count:  # noqa: ASYNC110 - it is in another process
                 await asyncio.sleep(0.02)
 
     async def arrivals(self) -> list[tuple[str, float]]:

@@ -18,7 +18,9 @@ _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
 class Record:
-    """What came, and how to answer. `status` other than 200 and `poison` (a part of an event id) refuse; `hang` is silence."""
+    """What came, and how to answer. `status` other than 200 refuses, `poison` (parts of event ids, between |) too; `hang` is
+    silence.
+    """
 
     def __init__(self) -> None:
         self.arrivals: list[tuple[str, float, bool]] = []
@@ -28,7 +30,8 @@ class Record:
         self.hang = False
 
     def take(self, event: str, length: int) -> bytes | None:
-        status = 500 if self.poison and self.poison in event else self.status
+        poisoned = self.poison and any(f":{part}" in event for part in self.poison.split("|"))
+        status = 500 if poisoned else self.status
         self.arrivals.append((event, time.monotonic(), status == 200))
         self.body_bytes += length
         if self.hang:

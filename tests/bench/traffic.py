@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bson.timestamp import Timestamp
@@ -99,6 +99,11 @@ class Traffic:
         """Another run writes to the same sessions: its messages have numbers of their own."""
         self._messages = number
 
+    @property
+    def count(self) -> int:
+        """How many messages were made."""
+        return self._messages
+
     def _next(self, room: str | None = None) -> dict[str, Any]:
         number = self._messages
         self._messages += 1
@@ -122,7 +127,8 @@ class Traffic:
         for _ in range(count):
             number = self._noise
             self._noise += 1
-            collection, write = _noise(number, now)
+            # A time of its own for each: an update that changes nothing is no change.
+            collection, write = _noise(number, now + timedelta(milliseconds=number))
             writes.setdefault(collection, []).append(write)
         await asyncio.gather(*(self._database[name].bulk_write(found, ordered=False) for name, found in writes.items()))
 
@@ -210,7 +216,9 @@ def _noise(number: int, now: datetime) -> tuple[str, Any]:
             update = {"$set": {"alert": True, "_updatedAt": now}, "$inc": {"unread": 1}}
             return "rocketchat_subscription", UpdateOne({"_id": f"s-{channel}"}, update)
         case 8:
-            state = ("online", "away")[number // 10 % 2]
+            state = ("online", "away")[number // 10 // _USERS % 2]
             return "users", UpdateOne({"_id": user}, {"$set": {"status": state, "_updatedAt": now}})
         case _:
-            return "rocketchat_sessions", UpdateOne({"_id": f"login{user[1:]}"}, {"$set": {"lastActivityAt": now}})
+            return "rocketchat_sessions", UpdateOne(
+                {"_id": f"login{user[1:]}"}, {"$set": {"lastActivityAt": now, "_updatedAt": now}}
+            )
