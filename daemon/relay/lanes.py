@@ -48,7 +48,7 @@ class Outbox(Protocol):
     async def claim_probe(self, endpoint: str) -> tuple[list[Delivery], datetime | None]:
         """The same for an endpoint that is down: one delivery at most."""
 
-    async def settle(self, delivery: Delivery, recorded: Recorded) -> None:
+    def settle(self, delivery: Delivery, recorded: Recorded) -> Awaitable[None]:
         """Keep what came of an attempt and what follows from it."""
 
     async def expire(self, endpoint: str, max_age_s: float) -> int:
