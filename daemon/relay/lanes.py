@@ -97,7 +97,10 @@ class Lanes:
         self._most_retries = max(1, concurrency // 4)
         self._retried_last = False
         self.turned_at = clock.monotonic()
-        metrics.in_flight.labels(endpoint)
+        self._requests = metrics.in_flight.labels(endpoint)
+        self._up = metrics.endpoint_up.labels(endpoint)
+        self._latency = metrics.latency.labels(endpoint)
+        self._log = log.bind(endpoint=endpoint)
 
     def wake(self) -> None:
         """There may be something to do. A hint: without it the next poll finds it."""
@@ -164,7 +167,7 @@ class Lanes:
             if self._state is before:
                 # Without the outage rule an endpoint is never down, whatever an earlier configuration left behind.
                 self._state = state if self._policy.outage else EndpointState(None, state.last_success_at)
-            self._metrics.endpoint_up.labels(self._endpoint).set(self._state.down_since is None)
+            self._up.set(self._state.down_since is None)
 
     def _pause_s(self, due: datetime | None) -> float:
         if due is None or self._in_flight >= self._concurrency or self._retries_in_flight >= self._most_retries:
@@ -176,7 +179,7 @@ class Lanes:
             self._in_flight += 1
             self._retries_in_flight += delivery.failures > 0
             tasks.create_task(self._deliver(delivery))
-        self._metrics.in_flight.labels(self._endpoint).set(self._in_flight)
+        self._requests.set(self._in_flight)
 
     async def _deliver(self, delivery: Delivery) -> None:
         try:
@@ -198,7 +201,7 @@ class Lanes:
         finally:
             self._in_flight -= 1
             self._retries_in_flight -= delivery.failures > 0
-            self._metrics.in_flight.labels(self._endpoint).set(self._in_flight)
+            self._requests.set(self._in_flight)
             self._wake.set()
 
     def _follow(self, verdict: Verdict, now: datetime) -> None:
@@ -221,7 +224,7 @@ class Lanes:
                     )
             case RetryAt() | Dead():
                 pass
-        self._metrics.endpoint_up.labels(self._endpoint).set(self._state.down_since is None)
+        self._up.set(self._state.down_since is None)
 
     async def _attempt(self, delivery: Delivery) -> Outcome:
         try:
@@ -243,7 +246,6 @@ class Lanes:
         dead.
         """
         fields = {
-            "endpoint": delivery.endpoint,
             "event_id": delivery.event_id,
             "type": delivery.type,
             "session": delivery.session,
@@ -257,15 +259,15 @@ class Lanes:
         age_s = (self._clock.now() - delivery.happened_at).total_seconds()
         match verdict:
             case Delivered():
-                self._metrics.latency.labels(self._endpoint).observe(max(age_s, 0))
-                log.debug("delivery.attempted", verdict="delivered", age_s=round(age_s, 3), **fields)
+                self._latency.observe(max(age_s, 0))
+                self._log.debug("delivery.attempted", verdict="delivered", age_s=round(age_s, 3), **fields)
             case RetryAt(due):
-                log.info("delivery.attempted", verdict="retry", due=due.isoformat(), **fields)
+                self._log.info("delivery.attempted", verdict="retry", due=due.isoformat(), **fields)
             case Suspended(reason):
-                log.info("delivery.suspended", verdict="suspended", reason=reason, **fields)
+                self._log.info("delivery.suspended", verdict="suspended", reason=reason, **fields)
             case Dead(reason):
-                self._metrics.latency.labels(self._endpoint).observe(max(age_s, 0))
-                log.error("delivery.dead", verdict="dead", reason=reason, **fields)
+                self._latency.observe(max(age_s, 0))
+                self._log.error("delivery.dead", verdict="dead", reason=reason, **fields)
 
 
 def _label(outcome: Outcome, verdict: Verdict) -> str:
