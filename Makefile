@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench faults format clean
+.PHONY: demo test check guard bench faults format clean
 
 demo: $(VENV)/ready
 	$(BIN)/livechat-relay demo
@@ -16,9 +16,13 @@ test check: $(VENV)/ready
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pytest -n auto
 
-# Figures of the relay on this machine, about a minute.
+# Fails when the relay costs clearly more processor time, writes or reads than tests/bench/committed.json says. CI runs it too.
+guard: $(VENV)/ready
+	$(BIN)/python -m tests.bench.guard
+
+# What the relay costs on this machine, about five minutes. More: `.venv/bin/python -m tests.bench --help`.
 bench: $(VENV)/ready
-	$(BIN)/python -m tests.bench.measure
+	$(BIN)/python -m tests.bench
 
 # The relay under kills, crashes and faults of everything around it: 200 runs. Goes on where it was stopped.
 faults: $(VENV)/ready

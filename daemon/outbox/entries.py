@@ -20,6 +20,10 @@ _INTENTS = (
 )
 _COMPLETE = _INTENTS + "NOT NULL ORDER BY i.sequence LIMIT ?"
 _WAITING = _INTENTS + "NULL ORDER BY i.sequence LIMIT ?"
+_KEEP_STATE = (
+    "INSERT INTO states VALUES (?, ?, ?, ?) ON CONFLICT (kind, id) DO UPDATE"
+    " SET document = excluded.document, changed_at = excluded.changed_at"
+)
 TWIN_WINDOW_S = 600.0
 """How far apart the times of two arrivals of the same thing can be: Rocket.Chat's retries of a webhook take some minutes."""
 
@@ -35,7 +39,7 @@ def append(connection: sqlite3.Connection, commit: Commit, now: float) -> None:
             connection.execute("DELETE FROM states WHERE kind = ? AND id = ?", [state.kind, state.id])
         else:
             row = [state.kind, state.id, bson.encode(state.document), now]
-            connection.execute("INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?)", row)
+            connection.execute(_KEEP_STATE, row)
     save_position(connection, commit.position, now)
 
 
@@ -43,12 +47,12 @@ def append_event(connection: sqlite3.Connection, event: NewEvent, now: float) ->
     """Keep one event, unless it is known already or its twin by another way came first; gives how many deliveries are new."""
     if event.pairing is not None and _has_twin(connection, event.id, event.pairing):
         return 0
-    connection.execute(
+    inserted = connection.execute(
         "INSERT INTO events (id, type, session, happened_at, recorded_at, recovered) VALUES (?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (id) DO NOTHING",
         [event.id, event.type, event.session, event.happened_at.timestamp(), now, event.recovered],
     )
-    sequence = _sequence(connection, event.id)
+    sequence = inserted.lastrowid if inserted.rowcount and inserted.lastrowid else _sequence(connection, event.id)
     state = "skipped" if event.skipped is not None else "intent" if event.intent is not None else "pending"
     settled = now if event.skipped is not None else None
     new = [

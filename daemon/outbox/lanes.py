@@ -43,13 +43,18 @@ _FOLLOWING = (
     "SELECT sequence, state FROM deliveries INDEXED BY deliveries_owed WHERE endpoint = ? AND session = ?"
     " AND state IN ('intent', 'pending', 'suspended') ORDER BY sequence LIMIT 1"
 )
+_NEXT_HEAD = "UPDATE lanes SET sequence = ?, due = ?, retry = 0 WHERE endpoint = ? AND session = ? AND sequence = ?"
 _TO_SEND = (
-    "SELECT d.attempts, d.failures, e.id, e.type, e.happened_at, e.recorded_at, d.round_at, b.content, b.slots, d.answer,"
-    " e.recovered"
-    " FROM deliveries d"
+    "SELECT d.state, d.attempts, d.failures, d.round_at, e.id, e.type, e.happened_at, e.recorded_at, b.content, b.slots,"
+    # From the first attempt on the endpoint's answer in this session belongs to the payload; empty: there was none.
+    " coalesce(d.answer, a.answer, x''), e.recovered FROM deliveries d"
     " JOIN events e ON e.sequence = d.sequence JOIN bodies b ON b.sequence = d.sequence AND b.profile = d.profile"
+    " LEFT JOIN answers a ON a.endpoint = d.endpoint AND a.session = d.session"
     " WHERE d.endpoint = ? AND d.sequence = ?"
 )
+# No column that an index holds: those of `state` change in the rare cases only.
+_COUNT = "UPDATE deliveries SET attempts = ?, round_at = ?, answer = ? WHERE endpoint = ? AND sequence = ?"
+_NEW_ROUND = "UPDATE deliveries SET state = 'pending', failures = 0 WHERE endpoint = ? AND sequence = ?"
 
 
 AT_ONCE = 0.0
@@ -154,21 +159,18 @@ def expire(connection: sqlite3.Connection, endpoint: str, max_age_s: float, now:
 
 def _claim_head(connection: sqlite3.Connection, lane: Lane, sequence: int, now: float, *, probe: bool = False) -> Delivery | None:
     key = [lane.endpoint, sequence]
-    # When the endpoint is back a suspended delivery begins a new round of tries.
-    connection.execute(
-        "UPDATE deliveries SET attempts = attempts + 1,"
-        " round_at = CASE WHEN round_at IS NULL OR (state = 'suspended' AND ?) THEN ? ELSE round_at END,"
-        " failures = CASE WHEN state = 'suspended' AND ? THEN 0 ELSE failures END,"
-        " state = CASE WHEN state = 'suspended' AND ? THEN 'pending' ELSE state END WHERE endpoint = ? AND sequence = ?",
-        [not probe, now, not probe, not probe, *key],
-    )
     row = connection.execute(_TO_SEND, key).fetchone()
     if row is None:
         settle(connection, lane, sequence, "skipped", now, reason="its payload is no longer kept")
         return None
-    (attempt, failures, event_id, event_type, happened_at, recorded_at, round_at, content, slots, answer, recovered) = row
-    if answer is None:
-        answer = _freeze_answer(connection, lane, sequence)
+    (state, attempts, failures, round_at, event_id, event_type, happened_at, recorded_at, content, slots, answer, recovered) = row
+    attempt = attempts + 1
+    if state == "suspended" and not probe:  # the endpoint is back
+        connection.execute(_NEW_ROUND, key)
+        failures, round_at = 0, now
+    if round_at is None:
+        round_at = now
+    connection.execute(_COUNT, [attempt, round_at, answer, *key])
     connection.execute("UPDATE lanes SET due = NULL WHERE endpoint = ? AND session = ?", [lane.endpoint, lane.session])
     connection.execute("INSERT INTO attempts (endpoint, sequence, number, started_at) VALUES (?, ?, ?, ?)", [*key, attempt, now])
     files, place = json.loads(slots)
@@ -190,17 +192,6 @@ def _claim_head(connection: sqlite3.Connection, lane: Lane, sequence: int, now: 
         probe=probe,
         recovered=bool(recovered),
     )
-
-
-def _freeze_answer(connection: sqlite3.Connection, lane: Lane, sequence: int) -> bytes:
-    """The endpoint's last answer in this session, empty when there is none; from the first attempt on it belongs to the
-    payload.
-    """
-    query = "SELECT answer FROM answers WHERE endpoint = ? AND session = ?"
-    found = connection.execute(query, [lane.endpoint, lane.session]).fetchone()
-    answer: bytes = b"" if found is None else found[0]
-    connection.execute("UPDATE deliveries SET answer = ? WHERE endpoint = ? AND sequence = ?", [answer, lane.endpoint, sequence])
-    return answer
 
 
 def record(connection: sqlite3.Connection, delivery: Delivery, recorded: Recorded, now: float) -> None:
@@ -248,17 +239,12 @@ def settle(
         [state, now, reason, lane.endpoint, sequence],
     )
     key = [lane.endpoint, lane.session]
-    head = connection.execute("SELECT sequence FROM lanes WHERE endpoint = ? AND session = ?", key).fetchone()
-    if head is None or head[0] != sequence:
-        return
     following = connection.execute(_FOLLOWING, key).fetchone()
     if following is None:
-        connection.execute("DELETE FROM lanes WHERE endpoint = ? AND session = ?", key)
+        connection.execute("DELETE FROM lanes WHERE endpoint = ? AND session = ? AND sequence = ?", [*key, sequence])
         return
     due = None if following[1] == "intent" else AT_ONCE
-    connection.execute(
-        "UPDATE lanes SET sequence = ?, due = ?, retry = 0 WHERE endpoint = ? AND session = ?", [following[0], due, *key]
-    )
+    connection.execute(_NEXT_HEAD, [following[0], due, *key, sequence])
 
 
 def as_time(seconds: float) -> datetime:

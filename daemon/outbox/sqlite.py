@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -159,9 +159,9 @@ class SqliteOutbox:
         """Give up what waited too long for an endpoint that is down; gives how many of a page."""
         return await self._writer.run(lambda connection: lanes.expire(connection, endpoint, max_age_s, self._now()))
 
-    async def settle(self, delivery: Delivery, recorded: Recorded) -> None:
+    def settle(self, delivery: Delivery, recorded: Recorded) -> Awaitable[None]:
         """Keep what came of an attempt and what follows from it, the state of the endpoint included."""
-        await self._writer.run(lambda connection: lanes.record(connection, delivery, recorded, self._now()))
+        return self._writer.run(lambda connection: lanes.record(connection, delivery, recorded, self._now()))
 
     # -- operation
 

@@ -32,20 +32,29 @@ class _Job:
         self.work, self.loop, self.future = work, loop, future
 
     def resolve(self, result: Any, error: BaseException | None) -> None:
-        def settle() -> None:
-            if self.future.done():
-                return
-            if error is not None:
-                self.future.set_exception(error)
-            else:
-                self.future.set_result(result)
+        if self.future.done():
+            return
+        if error is not None:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(result)
 
+
+def _tell(jobs: list[_Job], results: list[Any], error: BaseException | None = None) -> None:
+    """Wake whoever asked, all at once: waking an event loop from a thread costs more than all the rest of it."""
+    jobs = list(jobs)
+
+    def resolve() -> None:
+        for job, result in zip(jobs, results, strict=True):
+            job.resolve(result, error)
+
+    if jobs:
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self.loop.call_soon_threadsafe(settle)
+            jobs[0].loop.call_soon_threadsafe(resolve)
 
 
 class Writer:
-    """Runs work on the outbox's only writing connection. Work is done in the order it was asked for.
+    """Runs work on the outbox's only writing connection, for one event loop. Work is done in the order it was asked for.
 
     `run` returns after the commit is on disk. Should the file not take it, everybody in the commit gets `OutboxError`, and
     nothing of it is kept. Work that raises gets its own error, and takes nobody with it. Should the thread itself fail, everybody
@@ -63,14 +72,14 @@ class Writer:
         self._thread = threading.Thread(target=self._work, name="outbox-writer", daemon=True)
         self._thread.start()
 
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Do `work` in a transaction, and return its result when it is durable."""
+    def run(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+        """Do `work` in a transaction; its result comes when it is durable."""
         if self._closed:
             raise OutboxError(f"the outbox {self._path} is closed", hint="this is a defect of the relay: please report it")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._jobs.put(_Job(work, loop, future))
-        return await future
+        return future
 
     def close(self) -> None:
         """Finish what was asked for, then close the file."""
@@ -107,12 +116,11 @@ class Writer:
 
     def _refuse(self, jobs: list[_Job], error: OutboxError) -> None:
         """Nothing can be kept any more: say so to everybody, until closed."""
-        for job in jobs:
-            job.resolve(None, error)
+        _tell(jobs, [None] * len(jobs), error)
         while not (self._closed and self._jobs.empty()):
             following = self._jobs.get()
             if following is not None:
-                following.resolve(None, error)
+                _tell([following], [None], error)
 
     def _begin(self) -> None:
         """Begin, however long somebody else holds the file: a command that was suspended, a shell that was left open."""
@@ -140,17 +148,15 @@ class Writer:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error):
-                for job in jobs:
-                    job.resolve(None, write_error(self._path, error))
+                _tell(jobs, [None] * len(jobs), write_error(self._path, error))
             elif len(jobs) == 1:
-                jobs[0].resolve(None, error)
+                _tell(jobs, [None], error)
             else:  # one of them cannot be done: the others are not to suffer
                 for job in jobs:
                     self._commit([job])
             return
         self._metrics.commits.inc()
-        for job, result in zip(jobs, results, strict=True):
-            job.resolve(result, None)
+        _tell(jobs, results)
 
 
 def connect(path: Path) -> sqlite3.Connection:

@@ -48,7 +48,7 @@ class Outbox(Protocol):
     async def claim_probe(self, endpoint: str) -> tuple[list[Delivery], datetime | None]:
         """The same for an endpoint that is down: one delivery at most."""
 
-    async def settle(self, delivery: Delivery, recorded: Recorded) -> None:
+    def settle(self, delivery: Delivery, recorded: Recorded) -> Awaitable[None]:
         """Keep what came of an attempt and what follows from it."""
 
     async def mend_times(self, endpoint: str, longest_wait_s: float, probe_every_s: float) -> int:
@@ -102,6 +102,11 @@ class Lanes:
         self._failed_probes = 0
         self.turned_at = clock.monotonic()
         metrics.expect_endpoint(endpoint)
+        self._requests = metrics.in_flight.labels(endpoint)
+        self._up = metrics.endpoint_up.labels(endpoint)
+        self._latency = metrics.latency.labels(endpoint)
+        self._request_duration = metrics.request_duration.labels(endpoint)
+        self._log = log.bind(endpoint=endpoint)
 
     @property
     def down_since(self) -> datetime | None:
@@ -178,7 +183,7 @@ class Lanes:
             if self._state is before:
                 # Without the outage rule an endpoint is never down, whatever an earlier configuration left behind.
                 self._state = state if self._policy.outage else EndpointState(None, state.last_success_at)
-            self._metrics.endpoint_up.labels(self._endpoint).set(self._state.down_since is None)
+            self._up.set(self._state.down_since is None)
 
     def _pause_s(self, due: datetime | None) -> float:
         if due is None or self._in_flight >= self._concurrency or self._retries_in_flight >= self._most_retries:
@@ -190,7 +195,7 @@ class Lanes:
             self._in_flight += 1
             self._retries_in_flight += delivery.failures > 0
             tasks.create_task(self._deliver(delivery))
-        self._metrics.in_flight.labels(self._endpoint).set(self._in_flight)
+        self._requests.set(self._in_flight)
 
     async def _deliver(self, delivery: Delivery) -> None:
         try:
@@ -212,7 +217,7 @@ class Lanes:
         finally:
             self._in_flight -= 1
             self._retries_in_flight -= delivery.failures > 0
-            self._metrics.in_flight.labels(self._endpoint).set(self._in_flight)
+            self._requests.set(self._in_flight)
             self._wake.set()
 
     def _follow(self, verdict: Verdict, now: datetime) -> None:
@@ -242,7 +247,7 @@ class Lanes:
                     )
             case RetryAt() | Dead():
                 pass
-        self._metrics.endpoint_up.labels(self._endpoint).set(self._state.down_since is None)
+        self._up.set(self._state.down_since is None)
 
     async def _attempt(self, delivery: Delivery) -> Outcome:
         try:
@@ -265,7 +270,6 @@ class Lanes:
         """
         said = _without_quotes(outcome)
         fields = {
-            "endpoint": delivery.endpoint,
             "event_id": delivery.event_id,
             "type": delivery.type,
             "session": delivery.session,
@@ -277,27 +281,28 @@ class Lanes:
             **({"recovered": True} if delivery.recovered else {}),
         }
         self._metrics.attempts.labels(self._endpoint, _label(outcome, verdict)).inc()
-        self._metrics.request_duration.labels(self._endpoint).observe(outcome.duration_s)
+        self._request_duration.observe(outcome.duration_s)
         age_s = (self._clock.now() - delivery.happened_at).total_seconds()
         match verdict:
             case Delivered():
-                self._metrics.latency.labels(self._endpoint).observe(max(age_s, 0))
-                log.debug("delivery.attempted", verdict="delivered", age_s=round(age_s, 3), **fields)
+                self._latency.observe(max(age_s, 0))
+                self._log.debug("delivery.attempted", verdict="delivered", age_s=round(age_s, 3), **fields)
             case RetryAt(due):
-                log.debug("delivery.attempted", verdict="retry", due=due.isoformat(), **fields)
-                log.warning(
+                self._log.debug("delivery.attempted", verdict="retry", due=due.isoformat(), **fields)
+                self._log.warning(
                     "endpoint.failing",
-                    endpoint=self._endpoint,
                     reason=said,
                     event_id=delivery.event_id,
                     attempt=delivery.attempt,
                     next="trying again",
                 )
             case Suspended(reason):
-                log.debug("delivery.attempted", verdict="suspended", reason=reason.replace(describe(outcome), said), **fields)
+                self._log.debug(
+                    "delivery.attempted", verdict="suspended", reason=reason.replace(describe(outcome), said), **fields
+                )
             case Dead(reason):
                 self._metrics.dead_letters.labels(self._endpoint).inc()
-                log.error("delivery.dead", verdict="dead", reason=reason.replace(describe(outcome), said), **fields)
+                self._log.error("delivery.dead", verdict="dead", reason=reason.replace(describe(outcome), said), **fields)
 
 
 def _without_quotes(outcome: Outcome) -> str:
