@@ -8,7 +8,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -24,17 +24,6 @@ from daemon.log.repeats import EVERY_S, Repeats
 from tests.clocks import FakeClock
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    """Logging is a setting of the process: leave it as it was."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    structlog.reset_defaults()
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 class Lines:
@@ -439,7 +428,7 @@ class TestEcs:
 
 
 class TestDocumentation:
-    LEVELS = ("warning", "error", "exception")
+    LEVELS = ("warning", "error", "exception", "critical")
 
     def said(self) -> set[tuple[str, str]]:
         """The warnings and errors in the source, with their level."""

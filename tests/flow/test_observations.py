@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from daemon import app as app_module
+from daemon import engine, observe
 from daemon.demo.receiver import Answer, Received, Receiver
 from tests.flow import traffic
 from tests.flow.harness import TOKEN, accepted, eventually, running, write_config
@@ -22,9 +22,9 @@ async def test_type_that_is_refused_and_oplog(
     mongodb_uri: str, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Told once, with what to do; nothing is told of the types that are taken. The figures of the oplog are there."""
-    monkeypatch.setattr(app_module, "_OBSERVE_EVERY_S", 0.05)
-    monkeypatch.setattr(app_module, "_LOOK_EVERY_S", 0.05)
-    monkeypatch.setattr(app_module, "_REFUSALS_EVERY_S", 0.0)
+    monkeypatch.setattr(observe, "_EVERY_S", 0.05)
+    monkeypatch.setattr(observe, "_REFUSALS_EVERY_S", 0.0)
+    monkeypatch.setattr(engine, "_OPLOG_FIRST_S", 0.05)
     await traffic.load_initial(database)
     want = [payload for payload in traffic.expected("S1", "S2") if payload["type"] != "Message"]
     with capture_logs() as lines:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from asyncio.subprocess import DEVNULL, PIPE
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from click.testing import CliRunner, Result
-
-from daemon.cli import main
 from daemon.demo.ledger import Ledger, judge
 from daemon.demo.plan import Traffic
 from daemon.demo.receiver import Exchange, Receiver
@@ -69,8 +69,20 @@ async def test_a_gap_is_healed_before_anything_that_follows(mongodb_uri: str, da
     assert not any(exchange.event_id.startswith("LivechatSessionQueued") for exchange in recovered(receiver.exchanges))
 
 
-def invoke(*arguments: str) -> Result:
-    return CliRunner(catch_exceptions=False).invoke(main, arguments)
+@dataclass(frozen=True)
+class Result:
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+async def command(*arguments: str) -> Result:
+    """`livechat-relay` with these arguments, as a process of its own."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "daemon", *arguments, stdin=DEVNULL, stdout=PIPE, stderr=PIPE
+    )
+    stdout, stderr = await process.communicate()
+    return Result(process.returncode or 0, stdout.decode(), stderr.decode())
 
 
 async def test_backfill_gives_a_new_endpoint_what_happened_before_it(
@@ -84,7 +96,7 @@ async def test_backfill_gives_a_new_endpoint_what_happened_before_it(
         config = write_config(tmp_path, uri=mongodb_uri, database=database.name, url=receiver.url)
 
         async def backfill(*options: str) -> Result:
-            return await asyncio.to_thread(invoke, "backfill", "-c", str(config), "--since", "2020-01-01", *options)
+            return await command("backfill", "-c", str(config), "--since", "2020-01-01", *options)
 
         async with running(config):
             counted = await backfill("--dry-run")
@@ -127,7 +139,7 @@ async def test_recovered_payloads_are_those_of_the_change_stream(mongodb_uri: st
         config = write_config(tmp_path, uri=mongodb_uri, database=database.name, url=receiver.url)
         async with running(config):
             options = ("--since", "2020-01-01", "--type", "LivechatSession", "--yes")
-            assert (await asyncio.to_thread(invoke, "backfill", "-c", str(config), *options)).exit_code == 0
+            assert (await command("backfill", "-c", str(config), *options)).exit_code == 0
             await eventually(lambda: len(accepted(receiver)) == len(want), "every end of a session")
     got: dict[str, Any] = {exchange.received.payload["_id"]: exchange.received.payload for exchange in accepted(receiver)}
     for payload in want:
@@ -143,7 +155,7 @@ async def test_recovered_payloads_are_those_of_the_change_stream(mongodb_uri: st
 async def test_backfill_names_what_is_wrong(mongodb_uri: str, database: Database, tmp_path: Path) -> None:
     config = write_config(tmp_path, uri=mongodb_uri, database=database.name, url="http://127.0.0.1:9/")
     backfill = ("backfill", "-c", str(config), "--since", "1h")
-    unknown = invoke(*backfill, "--endpoint", "crn")
+    unknown = await command(*backfill, "--endpoint", "crn")
     assert (unknown.exit_code, "there are crm" in unknown.stderr) == (2, True)
-    reversed_ = invoke(*backfill, "--until", "2h")
+    reversed_ = await command(*backfill, "--until", "2h")
     assert (reversed_.exit_code, "must be after --since" in reversed_.stderr) == (2, True)

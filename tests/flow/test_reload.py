@@ -82,7 +82,8 @@ async def test_under_traffic_nothing_is_lost_or_doubled(
                     await asyncio.sleep(0)
             await told(logs, "relay.reloaded")
             await eventually(lambda: len(accepted(receiver)) >= len(want), "all webhooks")
-            line = await reload(app, logs)
+            for _ in range(3):  # what was asked for before may still be on its way
+                line = await reload(app, logs)
         assert sum(line["event"] == "relay.reloaded" for line in logs) > 3
         assert line["changed"] == []
         assert len(receiver.exchanges) == len(want)

@@ -21,7 +21,7 @@ from tests.outbox.events import DOWN, OK, commit, event, settle
 DAY_S = 86400.0
 _MANY_EVENTS = """
     WITH RECURSIVE n(i) AS (VALUES (100) UNION ALL SELECT i + 1 FROM n WHERE i < 100099)
-    INSERT INTO events SELECT i, 'm' || i, 'Message', 'r', ?, ? FROM n
+    INSERT INTO events SELECT i, 'm' || i, 'Message', 'r', ?, ?, 0 FROM n
 """
 _MANY_DELIVERIES = """
     WITH RECURSIVE n(i) AS (VALUES (100) UNION ALL SELECT i + 1 FROM n WHERE i < 100099)
