@@ -1,4 +1,4 @@
-"""What is measured: named and explained in the README, right when it is asked, and cheap."""
+"""What is measured: named and explained in docs/metrics.md, right when it is asked, and cheap."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from daemon.metrics import OUTCOMES, OWED, Metrics
 from daemon.model import Batch, EventType, Position
 from tests.clocks import START, FakeClock
 
-README = Path(__file__).parents[1] / "README.md"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "metrics.md"
 CLOSED_LABELS = {"type": {*EventType}, "state": {*OWED}, "outcome": {*OUTCOMES}}
 OPEN_LABELS = {"endpoint", "collection"}  # names in the configuration, names in the source
 
@@ -37,9 +37,9 @@ def shown_name(family: Metric) -> str:
     return family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
 
 
-def test_the_readme_has_them_all() -> None:
+def test_the_document_has_them_all() -> None:
     rows = re.findall(
-        r"^\| `(livechat_relay_\w+)` \| (\w+) \| ([^|]*) \| (.*) \|$", README.read_text(encoding="utf-8"), re.MULTILINE
+        r"^\| `(livechat_relay_\w+)` \| (\w+) \| ([^|]*) \| (.*) \|$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE
     )
     table = {name: (kind, tuple(re.findall(r"`(\w+)`", labels)), meaning) for name, kind, labels, meaning in rows}
     assert len(rows) == len(table)
