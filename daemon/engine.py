@@ -116,7 +116,6 @@ class Engine:
             interrupted = await self._outbox.recover()
             if interrupted:
                 log.warning("relay.interrupted_attempts", count=interrupted, note="sent before the last stop, answer unknown")
-            await self._say_what_is_orphaned()
             for sender in self._senders.values():
                 await stack.enter_async_context(sender)
             self._tell_health()
@@ -178,11 +177,6 @@ class Engine:
             metrics=self._metrics,
             answer_mode=endpoint.crm_data,
         )
-
-    async def _say_what_is_orphaned(self) -> None:
-        for backlog in await self._outbox.backlog():
-            if backlog.endpoint not in self.config.endpoints and backlog.owed:
-                log.warning("relay.orphaned", endpoint=backlog.endpoint, owed=backlog.owed, note="not in the configuration")
 
     async def _capture(self, stop: asyncio.Event) -> None:
         stream, outbox = self._stream, self._outbox

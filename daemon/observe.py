@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from daemon.clock import Clock, wait_until_set
-from daemon.log import say_repeated
+from daemon.log import get_logger, say_repeated
 from daemon.metrics import OWED, Metrics
 from daemon.outbox.figures import Backlog
 from daemon.outbox.refusals import Refusal, report_refusals
@@ -26,6 +26,9 @@ async def say_what_repeats(stopping: asyncio.Event) -> None:
     """Write what the log counted instead of written, when it is due; does not wait for the outbox."""
     while not await wait_until_set(stopping, _EVERY_S):
         say_repeated()
+
+
+log = get_logger("app")
 
 
 class Outbox(Protocol):
@@ -55,6 +58,7 @@ class Observer:
         self._metrics = metrics
         self.turned_at = self._refusals_at = clock.monotonic()
         self._refusals: set[tuple[str, str, int]] = set()
+        self._orphaned: set[str] = set()
         metrics.started.set(clock.now().timestamp())
         metrics.ready.set_function(lambda: health.not_ready() is None)
         metrics.live.set_function(lambda: not health.stuck())
@@ -69,11 +73,21 @@ class Observer:
             self._metrics.outbox_size.set(await self._outbox.size())
             self._metrics.outbox_file.set(await self._outbox.disk_size())
             took_s = self._clock.monotonic() - started
+            self._say_what_is_orphaned(backlog)
             await self._look_at_refusals()
             not_ready = self._tell(backlog)
             pause_s = _WHILE_NOT_READY_S if not_ready else _EVERY_S
             if await wait_until_set(stopping, min(max(pause_s, took_s * _SHARE), _LONGEST_S)):
                 return
+
+    def _say_what_is_orphaned(self, backlog: Collection[Backlog]) -> None:
+        known = self._health.endpoints
+        if not known:  # nothing was built of the configuration yet
+            return
+        orphaned = {entry.endpoint: entry.owed for entry in backlog if entry.owed and entry.endpoint not in known}
+        for name in orphaned.keys() - self._orphaned:
+            log.warning("relay.orphaned", endpoint=name, owed=orphaned[name], note="not in the configuration")
+        self._orphaned = set(orphaned)
 
     async def _look_at_refusals(self) -> None:
         now = self._clock.monotonic()
