@@ -11,9 +11,14 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import structlog
+from hypothesis import settings
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
 
 from daemon.demo.mongod import EmbeddedMongod
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("relay", deadline=None)
+settings.load_profile("relay")
 
 GIVEN = os.environ.get("LIVECHAT_RELAY_TEST_MONGODB_URI")
 

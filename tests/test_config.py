@@ -264,7 +264,7 @@ log: {level: loud, colour: true}
         [
             pytest.param("", "endpoints: is missing; add it", id="empty file"),
             pytest.param("# nothing\n", "endpoints: is missing; add it", id="comments only"),
-            pytest.param("endpoints: {}\n", "endpoints (line 1): ", id="no endpoint"),
+            pytest.param("endpoints: {}\n", "endpoints (line 1): must hold at least one", id="no endpoint"),
             pytest.param("- a\n- b\n", "must hold keys and values", id="a list"),
             pytest.param("just text\n", "must hold keys and values", id="a text"),
             pytest.param("a: b: c\n", "is not valid YAML", id="bad YAML"),

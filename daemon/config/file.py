@@ -101,6 +101,8 @@ def _describe(fault: ErrorDetails, data: Mapping[str, Any]) -> str:
         text = f"unknown key; did you mean `{near[0]}`?" if near else f"unknown key; known here: {', '.join(known)}"
     elif fault["type"] == "missing":
         text = "is missing; add it"
+    elif fault["type"] == "too_short":
+        text = "must hold at least one; `livechat-relay config example` shows how it is written"
     elif fault["type"] in {"model_type", "dict_type", "model_attributes_type"}:
         text = "must hold keys and values; leave it out to have the defaults"
     else:

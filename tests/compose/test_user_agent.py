@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.compose.user_agent import UserAgent, parse_user_agent
@@ -40,7 +40,6 @@ def test_reads_only_the_first_500_characters() -> None:
     assert parse_user_agent(start + " Firefox/127.0" * 100_000) == parse_user_agent(start)
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=())))
 def test_any_text_has_an_answer(text: str) -> None:
     answer = parse_user_agent(text)
@@ -67,7 +66,6 @@ FRAGMENTS = [
 ]
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=40).map("".join))
 def test_any_mixture_of_known_words_has_an_answer(text: str) -> None:
     answer = parse_user_agent(text)
