@@ -148,6 +148,7 @@ class Engine:
         self._turned_at = self._clock.monotonic()
         health.capture_open(False, "opening")
         health.capture_paused(None)
+        health.reads_fail = lambda: self._lookup.problem
         health.loops["capture"] = lambda: self._reads_at(lambda reader: reader.read_at)
         health.loops["compose"] = lambda: self._reads_at(lambda reader: reader.composed_at)
         health.endpoints.clear()

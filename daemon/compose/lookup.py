@@ -74,6 +74,8 @@ class Lookup:
         self._metrics = metrics
         self.waited_at = clock.monotonic()
         """When MongoDB last could not be read, and was waited for."""
+        self.problem: str | None = None
+        """Why MongoDB cannot be read at the moment."""
         self._away_since: float | None = None
         self._failures = 0
         self._secret: str | None = None
@@ -183,6 +185,7 @@ class Lookup:
     def _report(self, error: BaseException) -> None:
         self.waited_at = self._clock.monotonic()
         self._failures += 1
+        self.problem = problem(error)
         if self._away_since is None:
             self._away_since = self._clock.monotonic()
             log.warning("compose.read_failed", problem=problem(error), next="trying again with back-off")
@@ -191,4 +194,4 @@ class Lookup:
         if self._away_since is not None:
             away_s = round(self._clock.monotonic() - self._away_since, 1)
             log.info("compose.reads_again", away_s=away_s, failures=self._failures)
-            self._away_since, self._failures = None, 0
+            self.problem, self._away_since, self._failures = None, None, 0

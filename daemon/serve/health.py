@@ -30,6 +30,8 @@ class Health:
     capture: bool = False
     problem: str | None = "starting"
     paused: str | None = None
+    reads_fail: Callable[[], str | None] = lambda: None
+    """Why what an event needs besides the change stream cannot be read at the moment."""
     lag: Callable[[], float] | None = None
     """Everything that MongoDB committed longer ago than this, in seconds, is read and kept; None before capture begins."""
     stopping: bool = False
@@ -72,7 +74,7 @@ class Health:
         """What has to be well for the relay to be ready. An endpoint that is down is not among it: its events wait."""
         relay = [name for name in self.stuck() if name.startswith("relay ")]
         return {
-            "capture": Part(self.capture and self.paused is None and not self.stopping, self._capture_reason()),
+            "capture": Part(self._capture_reason() is None, self._capture_reason()),
             "outbox": Part(self.paused is None and not self.outbox_waiting(), self._outbox_reason()),
             "relay": Part(not relay and not self.stopping, self._relay_reason(relay)),
         }
@@ -82,7 +84,10 @@ class Health:
             return "stopping"
         if not self.capture:
             return f"the change stream is not open: {self.problem}"
-        return None if self.paused is None else f"paused: {self.paused}"
+        if self.paused is not None:
+            return f"paused: {self.paused}"
+        problem = self.reads_fail()
+        return None if problem is None else f"MongoDB cannot be read: {problem}"
 
     def _outbox_reason(self) -> str | None:
         return "another process is writing to it" if self.outbox_waiting() else self.paused
