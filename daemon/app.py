@@ -9,6 +9,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+from daemon import flow
 from daemon.check.findings import Finding
 from daemon.check.run import run_checks
 from daemon.clock import Clock, SystemClock, wait_until_set
@@ -84,6 +85,7 @@ class App:
             stack.push_async_callback(outbox.close)
             self.health.outbox_waiting = lambda: outbox.waiting
             engine = self._build(config, outbox)
+            self.health.endpoints.update({name: lambda: None for name in config.endpoints})
             api = Api(
                 config.outbox.path, self.health, listen=config.serve.address, version=_version(), check=self._check_everything
             )
@@ -183,7 +185,7 @@ class App:
         before, self._snapshot = self._snapshot, await asyncio.to_thread(snapshot, config)
         log.info("relay.reloading", **difference(before, self._snapshot))
         if config.log != self._config.log:
-            configure(config.log.level, config.log.format)
+            configure(config.log.level, config.log.format, secrets_of(self._config))
         hide(*secrets_of(config))
         self._config = config
 
@@ -223,8 +225,9 @@ class App:
             place: Place | None = Place()
             while place is not None and not await wait_until_set(stop, _PRUNE_PAUSE_S):
                 self._pruning_at = self._clock.monotonic()
-                place = await outbox.prune(replace(retention, delivered_s=0.0) if crowded else retention, place)
-            if place is None:
+                pruning = outbox.prune(replace(retention, delivered_s=0.0) if crowded else retention, place)
+                place = await flow.until_stopped(stop, pruning)
+            if place is None and not stop.is_set():
                 self.metrics.pruned.set(self._clock.now().timestamp())
 
     def _say_what_it_does(self, engine: Engine) -> None:

@@ -113,7 +113,9 @@ class Engine:
         """
         async with AsyncExitStack() as stack:
             stack.push_async_callback(_close, self._client.close)
-            interrupted = await self._outbox.recover()
+            interrupted = await flow.until_stopped(stop, self._outbox.recover())
+            if interrupted is None:  # told to stop while another process held the outbox
+                return
             if interrupted:
                 log.warning("relay.interrupted_attempts", count=interrupted, note="sent before the last stop, answer unknown")
             for sender in self._senders.values():

@@ -121,7 +121,7 @@ class Intake:
         self._metrics.position_time.set(position.cluster_time.time)
         async with aclosing(until(stopping, self._stream.batches(position))) as batches:
             async for batch in batches:
-                self.read_at = self._clock.monotonic()
+                self.read_at = received_at = self._clock.monotonic()
                 if not await self._room_on_disk(batch, stopping):
                     return
                 commit = await until_stopped(stopping, self._composer.compose(batch))
@@ -130,7 +130,7 @@ class Intake:
                 if self._worth_saving(commit):
                     await self._outbox.append(commit)
                     self._saved(commit)
-                lag.read(batch, self.read_at)
+                lag.read(batch, received_at)
                 await self._room_to_compose(stopping)
 
     async def compose_intents(self, stopping: asyncio.Event) -> None:

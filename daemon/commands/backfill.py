@@ -10,14 +10,15 @@ from pathlib import Path
 
 import click
 
-from daemon import log
+from daemon import log, ops
 from daemon.backfill import Counts, backfill
 from daemon.clock import SystemClock
 from daemon.commands.progress import progress
-from daemon.commands.tables import Moment, print_table, table
+from daemon.commands.tables import Moment, print_table, show_time, table
 from daemon.compose.recovery import Span
 from daemon.compose.traces import WITHOUT_TRACE
 from daemon.config.file import load
+from daemon.config.root import Config
 from daemon.config.types import format_duration
 from daemon.model import EventType
 
@@ -54,9 +55,10 @@ def add_commands(main: click.Group, config_option: Callable[[Callable[..., None]
         if endpoint is not None and endpoint not in config.endpoints:
             raise click.BadParameter(f"no such endpoint; there are {', '.join(config.endpoints)}", param_hint="--endpoint")
         log.configure("error", "console")
-        span = Span(since, until or SystemClock().now(), room)
-        if span.since >= span.until:
+        until = until or SystemClock().now()
+        if since >= until:
             raise click.BadParameter("must be after --since", param_hint="--until")
+        span = Span(since, _until_position(config, until), room)
 
         def go_through(what: str, *, add: bool) -> Counts:
             with progress(what) as report:
@@ -79,6 +81,15 @@ def add_commands(main: click.Group, config_option: Callable[[Callable[..., None]
             click.confirm(f"Deliver {missing} events?", abort=True, err=True)
         added = go_through("adding sessions", add=True)
         click.echo(f"{added.missing.total()} added; a running relay delivers them now, marked as recovered")
+
+
+def _until_position(config: Config, until: datetime) -> datetime:
+    """What comes after the relay's position it will read itself, in order."""
+    position = ops.position(config.outbox.path)
+    if position is None or position.cluster_time >= until:
+        return until
+    click.echo(f"until {show_time(position.cluster_time)} UTC: from there on the relay reads by itself", err=True)
+    return position.cluster_time
 
 
 def _print(counts: Counts) -> None:

@@ -145,13 +145,14 @@ class Recovery:
         rooms = {room["_id"]: room for room in channels if room.get("t") != "l"}
         query = {"rid": {"$in": list(rooms)}, "ts": {"$gte": span.since, "$lt": span.until}}
         posts = await self._lookup.select(Find(documents.MESSAGES, query, documents.MESSAGE_FIELDS), span.at)
-        return [
-            replace(event, recovered=True)
-            for post in sorted(posts, key=lambda post: post["ts"])
-            for event in self._channel.take(
-                traces.stand_in(documents.MESSAGES, post["_id"], post["ts"]), post, rooms[post["rid"]]
-            )
-        ]
+        found: list[NewEvent] = []
+        for post in sorted(posts, key=lambda post: post["ts"]):
+            change = traces.stand_in(documents.MESSAGES, post["_id"], post["ts"])
+            try:
+                found += self._channel.take(change, post, rooms[post["rid"]])
+            except Exception:
+                log.exception("compose.unreadable_session", session=post["rid"], message=post["_id"])
+        return [replace(event, recovered=True) for event in found]
 
 
 def _until_closing_message(event: NewEvent, stored: Stored) -> NewEvent:

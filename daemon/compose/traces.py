@@ -6,9 +6,11 @@ Traces are left by: the beginning of a session, its last agent, forwards, its en
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 from bson.timestamp import Timestamp
@@ -39,7 +41,7 @@ class Trace:
     change: Change
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stored:
     """A livechat room and all of its messages in order of `ts`, as they are stored."""
 
@@ -49,36 +51,40 @@ class Stored:
     def as_of(self, at: datetime) -> dict[str, Any]:
         """The room as far as it can be told how it was at `at`: its last activity, its department and agent, whether closed."""
         room = dict(self.room)
-        active = [message["ts"] for message in self.messages if message.get("t") in _ACTIVITY and message["ts"] < at]
-        room["lm"] = max(active, default=room.get("ts"))
+        before = bisect_left(self._activity, at)
+        room["lm"] = self._activity[before - 1] if before else room.get("ts")
         if not transitions.is_closed(room, at):
             room = {name: value for name, value in room.items() if name not in ("closedAt", "closedBy", "closer")}
             room["open"] = True
         served = room.get("servedBy")
         if isinstance(served, Mapping) and _moment(served.get("ts"), default=at) > at:
             del room["servedBy"]
-            earlier = [data for ts, data in self._transfers() if ts <= at and data.get("transferredTo")]
+            earlier = [data for ts, data in self._transfers if ts <= at and data.get("transferredTo")]
             if earlier:
                 room["servedBy"] = dict(earlier[-1]["transferredTo"])
-        later = [data for ts, data in self._transfers() if ts > at and _changes_department(data)]
+        later = [data for ts, data in self._transfers if ts > at and _changes_department(data)]
         if later:
             room["departmentId"] = later[0].get("previousDepartment")
             if not room["departmentId"]:
                 del room["departmentId"]
         return room
 
-    def _transfers(self) -> Iterator[tuple[datetime, Mapping[str, Any]]]:
-        for message in self.messages:
-            data = message.get("transferData")
-            if message.get("t") == "livechat_transfer_history" and isinstance(data, Mapping):
-                yield message["ts"], data
+    @cached_property
+    def _activity(self) -> list[datetime]:
+        return sorted(message["ts"] for message in self.messages if message.get("t") in _ACTIVITY)
+
+    @cached_property
+    def _transfers(self) -> list[tuple[datetime, Mapping[str, Any]]]:
+        transfers = (message for message in self.messages if message.get("t") == "livechat_transfer_history")
+        return [(message["ts"], data) for message in transfers if isinstance(data := message.get("transferData"), Mapping)]
 
 
 def traces(stored: Stored, since: datetime, until: datetime, server: Behaviour) -> list[Trace]:
     """The events of a room from `since` on and before `until`, in the order they happened. Leads are told by their text."""
     found = [*_of_room(stored)]
     for message in stored.messages:
-        found += _of_message(stored, message, server)
+        if any(since <= at < until for at in (message["ts"], message.get("editedAt")) if isinstance(at, datetime)):
+            found += _of_message(stored, message, server)
     found = [trace for trace in found if since <= trace.change.wall_time < until]
     return sorted(found, key=lambda trace: (trace.change.wall_time, trace.transition.type is not EventType.SESSION_START))
 

@@ -29,6 +29,7 @@ def configure(level: str, log_format: str, secrets: Iterable[str] = ()) -> None:
     (aiohttp, pymongo, asyncio) go through it as warnings and worse.
     """
     global _guard, _repeats
+    _repeats.say(everything=True)
     _guard, _repeats = Guard(), Repeats(SystemClock())
     _guard.hide(secrets)
     output = sys.stdout

@@ -107,17 +107,25 @@ def _update_intent(connection: sqlite3.Connection, update: IntentUpdate) -> None
 
 
 def composed(connection: sqlite3.Connection, event_id: str, bodies: Mapping[Profile, Body]) -> None:
-    """An intent got its bodies: its deliveries are pending now."""
+    """An intent got its bodies: its deliveries are pending now. One that was added meanwhile, in another shape, still waits."""
     sequence = _sequence(connection, event_id)
     _insert_bodies(connection, sequence, bodies)
-    # Only lanes that waited for the body: the event may be in flight at an endpoint that had it before.
+    for profile in bodies:
+        # Only lanes that waited for the body: the event may be in flight at an endpoint that had it before.
+        connection.execute(
+            "UPDATE lanes SET due = ? WHERE sequence = ? AND due IS NULL AND endpoint IN"
+            " (SELECT endpoint FROM deliveries WHERE sequence = ? AND profile = ? AND state = 'intent')",
+            [lanes.AT_ONCE, sequence, sequence, profile.value],
+        )
+        connection.execute(
+            "UPDATE deliveries SET state = 'pending' WHERE sequence = ? AND profile = ? AND state = 'intent'",
+            [sequence, profile.value],
+        )
     connection.execute(
-        "UPDATE lanes SET due = ? WHERE sequence = ? AND due IS NULL AND endpoint IN"
-        " (SELECT endpoint FROM deliveries WHERE sequence = ? AND state = 'intent')",
-        [lanes.AT_ONCE, sequence, sequence],
+        "DELETE FROM intents WHERE sequence = ? AND NOT EXISTS"
+        " (SELECT 1 FROM deliveries d WHERE d.sequence = intents.sequence AND d.state = 'intent')",
+        [sequence],
     )
-    connection.execute("UPDATE deliveries SET state = 'pending' WHERE sequence = ? AND state = 'intent'", [sequence])
-    connection.execute("DELETE FROM intents WHERE sequence = ?", [sequence])
 
 
 def skip(connection: sqlite3.Connection, event_id: str, reason: str, now: float) -> None:

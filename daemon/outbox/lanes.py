@@ -135,6 +135,11 @@ def mend_times(connection: sqlite3.Connection, endpoint: str, longest_wait_s: fl
     ).rowcount
 
 
+def end_outage(connection: sqlite3.Connection, endpoint: str) -> None:
+    """The endpoint counts as up."""
+    connection.execute("UPDATE endpoints SET down_since = NULL WHERE name = ?", [endpoint])
+
+
 def endpoint_state(connection: sqlite3.Connection, endpoint: str) -> EndpointState:
     """Whether an endpoint is down, and when it last took anything."""
     row = connection.execute("SELECT down_since, last_success_at FROM endpoints WHERE name = ?", [endpoint]).fetchone()
@@ -220,6 +225,8 @@ def record(connection: sqlite3.Connection, delivery: Delivery, recorded: Recorde
             if not isinstance(recorded.outcome, Broken) or recorded.outcome.counts:
                 connection.execute(_FAILED, key)
             connection.execute(_TRY_AGAIN, [due.timestamp(), lane.endpoint, lane.session])
+            if delivery.probe:  # it could not be made: the next one waits too
+                connection.execute("UPDATE endpoints SET probe_at = ? WHERE name = ?", [due.timestamp(), lane.endpoint])
         case Suspended(reason):
             connection.execute(
                 "UPDATE deliveries SET state = 'suspended', reason = ?, failures = failures + ?"

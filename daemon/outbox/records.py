@@ -238,9 +238,12 @@ def attempts(connection: sqlite3.Connection, record: Record) -> list[AttemptReco
 
 
 def body(connection: sqlite3.Connection, record: Record) -> bytes | None:
-    """The payload without file tokens; None when there is none yet or it is no longer kept."""
+    """The payload without file tokens, of a skipped one the state it was to be made of; None when there is none yet or it is no
+    longer kept.
+    """
     query = "SELECT content FROM bodies WHERE sequence = ? AND profile = ?"
-    row = connection.execute(query, [record.sequence, record.profile]).fetchone()
+    profile = "context" if record.state is State.SKIPPED else record.profile
+    row = connection.execute(query, [record.sequence, profile]).fetchone()
     return None if row is None else row[0]
 
 

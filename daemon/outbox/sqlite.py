@@ -155,6 +155,10 @@ class SqliteOutbox:
             return 0
         return await self._writer.run(lambda connection: lanes.mend_times(connection, *waits, self._now()))
 
+    async def end_outage(self, endpoint: str) -> None:
+        """The endpoint counts as up."""
+        await self._writer.run(lambda connection: lanes.end_outage(connection, endpoint))
+
     async def expire(self, endpoint: str, max_age_s: float) -> int:
         """Give up what waited too long for an endpoint that is down; gives how many of a page."""
         return await self._writer.run(lambda connection: lanes.expire(connection, endpoint, max_age_s, self._now()))

@@ -166,10 +166,10 @@ def connect(path: Path) -> sqlite3.Connection:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         path.chmod(0o600)
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+        connection.execute("PRAGMA busy_timeout = 10000")
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # takes effect in a new file only
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA busy_timeout = 10000")
         connection.execute("PRAGMA cache_size = -16000")
         migrate(connection, str(path))
     except (sqlite3.Error, OSError) as error:
@@ -184,6 +184,11 @@ def write_error(path: Path, error: BaseException) -> OutboxError:
         return OutboxError(
             f"{path} is no outbox, or a damaged one: {error}",
             hint="name another file in outbox.url, or put a copy of the outbox back in its place",
+        )
+    if getattr(error, "sqlite_errorname", None) == "SQLITE_BUSY":
+        return OutboxError(
+            f"the outbox {path} is held by another process: {error}",
+            hint="`fuser -v` on the file names it: a shell of sqlite3, a backup, a command that was suspended",
         )
     return OutboxError(
         f"the outbox {path} cannot be used: {error}",

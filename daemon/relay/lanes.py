@@ -51,6 +51,9 @@ class Outbox(Protocol):
     def settle(self, delivery: Delivery, recorded: Recorded) -> Awaitable[None]:
         """Keep what came of an attempt and what follows from it."""
 
+    async def end_outage(self, endpoint: str) -> None:
+        """The endpoint counts as up."""
+
     async def mend_times(self, endpoint: str, longest_wait_s: float, probe_every_s: float) -> int:
         """Make due what waits longer than any wait is."""
 
@@ -86,7 +89,7 @@ class Lanes:
         self._policy = policy
         self._probe_every_s = probe_every.total_seconds()
         self._state = EndpointState(None, None)
-        self._state_read_at = -_LONGEST_POLL_S
+        self._state_read_at = float("-inf")
         self._expired_at = clock.monotonic()
         self._answer_mode = answer_mode
         self._outbox = outbox
@@ -106,7 +109,6 @@ class Lanes:
         self._up = metrics.endpoint_up.labels(endpoint)
         self._latency = metrics.latency.labels(endpoint)
         self._request_duration = metrics.request_duration.labels(endpoint)
-        self._log = log.bind(endpoint=endpoint)
 
     @property
     def down_since(self) -> datetime | None:
@@ -173,16 +175,19 @@ class Lanes:
         """
         now = self._clock.monotonic()
         if now - self._state_read_at >= _LONGEST_POLL_S:
-            self._state_read_at = now
+            first, self._state_read_at = self._state_read_at < 0, now
             longest_s = self._policy.longest_wait.total_seconds()
             mended = await self._outbox.mend_times(self._endpoint, longest_s, self._probe_every_s)
-            if mended:
+            if mended and not first:  # at first it can be that the configuration has shorter waits now
                 log.warning("relay.clock_set_back", endpoint=self._endpoint, sessions=mended, note="they are tried now")
             before = self._state
             state = await self._outbox.endpoint_state(self._endpoint)
-            if self._state is before:
+            if state.down_since is not None and not self._policy.outage:
                 # Without the outage rule an endpoint is never down, whatever an earlier configuration left behind.
-                self._state = state if self._policy.outage else EndpointState(None, state.last_success_at)
+                await self._outbox.end_outage(self._endpoint)
+                state = EndpointState(None, state.last_success_at)
+            if self._state is before:
+                self._state = state
             self._up.set(self._state.down_since is None)
 
     def _pause_s(self, due: datetime | None) -> float:
@@ -270,6 +275,7 @@ class Lanes:
         """
         said = _without_quotes(outcome)
         fields = {
+            "endpoint": delivery.endpoint,
             "event_id": delivery.event_id,
             "type": delivery.type,
             "session": delivery.session,
@@ -286,23 +292,22 @@ class Lanes:
         match verdict:
             case Delivered():
                 self._latency.observe(max(age_s, 0))
-                self._log.debug("delivery.attempted", verdict="delivered", age_s=round(age_s, 3), **fields)
+                log.debug("delivery.attempted", verdict="delivered", age_s=round(age_s, 3), **fields)
             case RetryAt(due):
-                self._log.debug("delivery.attempted", verdict="retry", due=due.isoformat(), **fields)
-                self._log.warning(
+                log.debug("delivery.attempted", verdict="retry", due=due.isoformat(), **fields)
+                log.warning(
                     "endpoint.failing",
+                    endpoint=self._endpoint,
                     reason=said,
                     event_id=delivery.event_id,
                     attempt=delivery.attempt,
                     next="trying again",
                 )
             case Suspended(reason):
-                self._log.debug(
-                    "delivery.attempted", verdict="suspended", reason=reason.replace(describe(outcome), said), **fields
-                )
+                log.debug("delivery.attempted", verdict="suspended", reason=reason.replace(describe(outcome), said), **fields)
             case Dead(reason):
                 self._metrics.dead_letters.labels(self._endpoint).inc()
-                self._log.error("delivery.dead", verdict="dead", reason=reason.replace(describe(outcome), said), **fields)
+                log.error("delivery.dead", verdict="dead", reason=reason.replace(describe(outcome), said), **fields)
 
 
 def _without_quotes(outcome: Outcome) -> str:

@@ -402,3 +402,17 @@ class TestStates:
         loaded = await outbox.load_states("room", [f"r{number}" for number in range(1500)])
         assert loaded == {f"r{number}": {"n": number} for number in range(1201)}
         assert await outbox.load_states("room", []) == {}
+
+
+async def test_an_endpoint_that_joins_an_intent_in_another_shape_waits_for_its_own_body(outbox: SqliteOutbox, path: Path) -> None:
+    """As a backfill does for a new endpoint while the event is being composed for the others."""
+    at = Timestamp(1_700_000_000, 3)
+    await outbox.append(commit(intent("s1", completed=at)))
+    await outbox.add([intent("s1", completed=at, endpoints={"archive": Profile.NATIVE})])
+    await outbox.composed("s1", {Profile.GUIDE: Body(b"guide")})
+    assert look(path, "SELECT endpoint, state FROM deliveries ORDER BY endpoint") == [("archive", "intent"), ("crm", "pending")]
+    (left,) = await outbox.complete_intents(10)
+    assert left.profiles == (Profile.NATIVE,)
+    await outbox.composed("s1", {Profile.NATIVE: Body(b"native")})
+    assert look(path, "SELECT DISTINCT state FROM deliveries") == ["pending"]
+    assert await outbox.complete_intents(10) == []

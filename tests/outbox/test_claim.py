@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from daemon.metrics import Metrics
-from daemon.model import Answered, Dead, Delivered, Delivery, Outcome, RetryAt, Suspended, Verdict
+from daemon.model import Answered, Broken, Dead, Delivered, Delivery, Outcome, RetryAt, Suspended, Verdict
 from daemon.outbox.figures import Backlog
 from daemon.outbox.sqlite import SqliteOutbox
 from tests.clocks import START, FakeClock
@@ -168,6 +168,15 @@ class TestClaim:
         assert (await outbox.claim_probe("crm"))[0] != [], "the probe does not wait for an hour either"
         clock.advance(1)
         assert ids(await claim(outbox)) != []
+
+    async def test_a_probe_that_could_not_be_made_waits_for_its_time(self, outbox: SqliteOutbox, clock: FakeClock) -> None:
+        await outbox.append(commit(event("m1")))
+        (first,) = await claim(outbox)
+        await settle(outbox, first, DOWN, Suspended("no answer"))
+        clock.advance(30)
+        ((probe,), _) = await outbox.claim_probe("crm")
+        await settle(outbox, probe, Broken("no secret", 0.0, counts=False), RetryAt(clock.now() + timedelta(seconds=10)))
+        assert await outbox.claim_probe("crm") == ([], clock.now() + timedelta(seconds=10))
 
 
 class TestSettle:

@@ -342,6 +342,18 @@ class TestTries:
         assert "visitor wrote" not in str(logs)
 
 
+class TestOutageRule:
+    async def test_switched_off_it_ends_what_an_earlier_configuration_left(self, relay: Relay) -> None:
+        relay.endpoint.answer = answers(500)
+        await relay.outbox.append(events("a1"))
+        async with relay.running(relay.lanes(policy=RetryPolicy(tries=1))):
+            await relay.endpoint.until_posted(1)
+            await relay.settled(relay.lanes(), lambda: relay.states() == {"a1": "suspended"})
+        lanes = relay.lanes(policy=RetryPolicy(outage=False))
+        async with relay.running(lanes):
+            await relay.settled(lanes, lambda: look(relay.path, "SELECT down_since FROM endpoints") == [None])
+
+
 class TestFairness:
     async def test_retries_take_a_quarter_while_fresh_events_wait(self, relay: Relay) -> None:
         relay.endpoint.answer = answers(500)
@@ -452,6 +464,7 @@ class TestWaking:
 
             settle, expire, mend_times = relay.outbox.settle, relay.outbox.expire, relay.outbox.mend_times
             claim_probe, endpoint_state = relay.outbox.claim_probe, relay.outbox.endpoint_state
+            end_outage = relay.outbox.end_outage
 
             async def claim(self, endpoint: str, limit: int, retries: int) -> tuple[list[Delivery], datetime | None]:
                 result = await relay.outbox.claim(endpoint, limit, retries)
@@ -540,6 +553,7 @@ class TestStopping:
 
             claim, expire, mend_times = relay.outbox.claim, relay.outbox.expire, relay.outbox.mend_times
             claim_probe, endpoint_state = relay.outbox.claim_probe, relay.outbox.endpoint_state
+            end_outage = relay.outbox.end_outage
 
             async def settle(self, *what: Any) -> None:
                 settling.set()
@@ -565,6 +579,7 @@ class TestStopping:
 
             claim, expire, mend_times = relay.outbox.claim, relay.outbox.expire, relay.outbox.mend_times
             claim_probe, endpoint_state = relay.outbox.claim_probe, relay.outbox.endpoint_state
+            end_outage = relay.outbox.end_outage
 
             async def settle(self, *what: Any) -> None:
                 raise OutboxError("cannot be written", hint="make room")
