@@ -29,6 +29,8 @@ _CONFIG = click.option(
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("config.yaml"),
     show_default=True,
+    envvar="LIVECHAT_RELAY_CONFIG",
+    show_envvar=True,
     help="The configuration file.",
 )
 

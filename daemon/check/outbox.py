@@ -109,7 +109,7 @@ def _check_folder(path: Path, max_size: int) -> list[Finding]:
     folder = path.absolute().parent
     if not folder.is_dir():
         remedy = f"install -d -m 0700 -o livechat-relay {folder}; the systemd unit makes /var/lib/livechat-relay by itself"
-        return [failure("outbox.folder", f"the folder {folder} does not exist", remedy)]
+        return [warning("outbox.folder", f"the folder {folder} does not exist", remedy)]
     found = f"{folder}, owner {_owner(folder)}"
     if not os.access(folder, os.W_OK | os.X_OK):
         return [failure("outbox.folder", f"{found}: {_user()} may not write there", _OWNER_HINT)]

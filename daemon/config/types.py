@@ -89,7 +89,8 @@ def read_secret(file: Path | None, value: SecretStr, path: str) -> str:
         secret = located(file, path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
-            f"{path}: cannot read {file}: {_fault(error)}", hint="check the path and that the relay's user may read the file"
+            f"{path}: cannot read {file}: {_fault(error)}",
+            hint="check the path and that the relay's user may read it; a credential needs LoadCredential= in the unit, and a restart",
         ) from error
     if not secret:
         raise ConfigurationError(f"{path}: {file} is empty", hint="put the secret into the file, or leave the key out")

@@ -148,7 +148,8 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
     if version > VERSION:
         raise OutboxError(
             f"{path} was written by a newer livechat-relay (schema {version}, this one knows {VERSION})",
-            hint="run the newer version again, or let this one start with another file (outbox.url)",
+            hint="run the newer version again, or put back the copy of the outbox that was made before the upgrade; another file"
+            " (outbox.url) would begin with nothing",
         )
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
         connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number}; COMMIT;")
