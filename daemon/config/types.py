@@ -90,7 +90,7 @@ def read_secret(file: Path | None, value: SecretStr, path: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
             f"{path}: cannot read {file}: {_fault(error)}",
-            hint="check the path and that the relay's user may read it; a credential needs LoadCredential= in the unit, and a restart",
+            hint="check the path and that the relay's user may read it; a credential needs LoadCredential= and a restart",
         ) from error
     if not secret:
         raise ConfigurationError(f"{path}: {file} is empty", hint="put the secret into the file, or leave the key out")
