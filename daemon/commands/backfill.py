@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from daemon import log, ops
 from daemon.backfill import Counts, backfill
 from daemon.clock import SystemClock
 from daemon.commands.progress import progress
-from daemon.commands.tables import Moment, print_table, show_time, table
+from daemon.commands.tables import Decorator, Moment, print_table, show_time, table
 from daemon.compose.recovery import Span
 from daemon.compose.traces import WITHOUT_TRACE
 from daemon.config.file import load
@@ -23,7 +22,7 @@ from daemon.config.types import format_duration
 from daemon.model import EventType
 
 
-def add_commands(main: click.Group, config_option: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
+def add_commands(main: click.Group, config_option: Decorator) -> None:
     """Add the command to the command line."""
 
     @main.command(name="backfill")

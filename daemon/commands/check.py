@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -17,12 +16,13 @@ from daemon import log
 from daemon.check.findings import Finding, Status, worst
 from daemon.check.run import run_checks
 from daemon.clock import SystemClock
+from daemon.commands.tables import Decorator
 from daemon.config.file import load
 
 _COLOURS = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILURE: "bold red"}
 
 
-def add_commands(main: click.Group, config_option: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
+def add_commands(main: click.Group, config_option: Decorator) -> None:
     """Add the command to the command line."""
 
     @main.command()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 
+from daemon.commands.tables import Decorator
 from daemon.compose.payload.schemas import payload_schema
 from daemon.compose.versions import OLDEST, parse
 from daemon.config.example import example
@@ -20,7 +20,7 @@ from daemon.model import EventType, Profile
 _WIDTH = 100
 
 
-def add_commands(main: click.Group, config_option: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
+def add_commands(main: click.Group, config_option: Decorator) -> None:
     """Add the group to the command line."""
 
     @main.group(name="config")

@@ -11,14 +11,12 @@ import click
 
 from daemon import ops
 from daemon.commands.progress import progress
-from daemon.commands.tables import Moment, print_json, print_table, show_time, table
+from daemon.commands.tables import Decorator, Moment, print_json, print_table, show_time, table
 from daemon.config.file import load
 from daemon.config.root import Config
 from daemon.model import EventType
 from daemon.outbox import records
 from daemon.outbox.records import CAN_BE_RETRIED, OWED, Filter, Record, State
-
-Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 
 def _filters(command: Callable[..., None]) -> Callable[..., None]:

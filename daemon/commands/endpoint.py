@@ -7,7 +7,6 @@ import json
 import re
 import sys
 import textwrap
-from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from urllib.parse import urljoin
 import click
 
 from daemon.clock import SystemClock
+from daemon.commands.tables import Decorator
 from daemon.config.endpoint import EndpointSection
 from daemon.config.file import load
 from daemon.config.types import redact_url
@@ -75,7 +75,7 @@ _AFTER_STATUS = {
 }
 
 
-def add_commands(main: click.Group, config_option: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
+def add_commands(main: click.Group, config_option: Decorator) -> None:
     """Add the command to the command line."""
 
     @main.command(name="test-endpoint")

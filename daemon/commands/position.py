@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import click
 
 from daemon import ops
 from daemon.clock import SystemClock
-from daemon.commands.tables import Moment, print_json, show_time
+from daemon.commands.tables import Decorator, Moment, print_json, show_time
 from daemon.config.file import load
 
 
@@ -23,7 +22,7 @@ class _Place(Moment):
         return SystemClock().now() if value == "now" else super().convert(value, param, ctx)
 
 
-def add_commands(main: click.Group, config_option: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
+def add_commands(main: click.Group, config_option: Decorator) -> None:
     """Add the group to the command line."""
 
     @main.group()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +15,9 @@ from rich.table import Table
 from daemon import ops
 
 _WIDTH = 240
+
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+"""What adds options to a command."""
 
 
 class Moment(click.ParamType[datetime]):

@@ -254,7 +254,7 @@ def retry(connection: sqlite3.Connection, record: Record) -> bool:
     it comes later than what was delivered meanwhile.
     """
     if record.state is State.SUSPENDED:
-        connection.execute("UPDATE endpoints SET down_since = NULL WHERE name = ?", [record.endpoint])
+        lanes.end_outage(connection, record.endpoint)
     lane = [record.endpoint, record.session]
     changed = connection.execute(
         "UPDATE deliveries SET state = 'pending', failures = 0, round_at = NULL, settled_at = NULL, reason = NULL"
