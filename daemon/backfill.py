@@ -88,5 +88,5 @@ def _take(config: Config, events: Sequence[NewEvent], counts: Counts, *, add: bo
                 counts.found[endpoint, event.type] += 1
                 if not records.is_known(connection, event.id, endpoint):
                     counts.missing[endpoint, event.type] += 1
-            if add:
-                entries.append_event(connection, event, SystemClock().now().timestamp())
+        if add:
+            entries.append_events(connection, events, SystemClock().now().timestamp())

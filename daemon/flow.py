@@ -128,7 +128,10 @@ class Intake:
                 if commit is None:
                     return
                 if self._worth_saving(commit):
-                    await self._outbox.append(commit)
+                    kept = self._outbox.append(commit)
+                    if commit.events:
+                        self._wake_relay()  # what it claims comes out of the same commit
+                    await kept
                     self._saved(commit)
                 lag.read(batch, received_at)
                 await self._room_to_compose(stopping)
@@ -174,8 +177,6 @@ class Intake:
         self._backlog += complete
         if complete:
             self._to_compose.set()
-        if commit.events:
-            self._wake_relay()
 
     async def _room_on_disk(self, batch: Batch, stopping: asyncio.Event) -> bool:
         """Wait while the outbox is as large as it may be; False when told to stop meanwhile."""

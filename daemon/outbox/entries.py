@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import bson
@@ -12,7 +12,8 @@ from bson.timestamp import Timestamp
 
 from daemon.model import Body, Commit, Intent, IntentUpdate, NewEvent, Pairing, Position, Profile
 from daemon.outbox import lanes
-from daemon.outbox.lanes import Lane, as_time, settle
+from daemon.outbox.lanes import as_time, settle
+from daemon.outbox.rows import chunks, insert, marks
 
 _INTENTS = (
     "SELECT i.sequence, e.id, e.session, started_seconds, started_increment, completed_seconds, completed_increment, cut, context"
@@ -20,62 +21,85 @@ _INTENTS = (
 )
 _COMPLETE = _INTENTS + "NOT NULL ORDER BY i.sequence LIMIT ?"
 _WAITING = _INTENTS + "NULL ORDER BY i.sequence LIMIT ?"
-_KEEP_STATE = (
-    "INSERT INTO states VALUES (?, ?, ?, ?) ON CONFLICT (kind, id) DO UPDATE"
-    " SET document = excluded.document, changed_at = excluded.changed_at"
-)
+_KEEP_STATE = "ON CONFLICT (kind, id) DO UPDATE SET document = excluded.document, changed_at = excluded.changed_at"
+_BODIES = "bodies (sequence, profile, content, slots)"
 TWIN_WINDOW_S = 600.0
 """How far apart the times of two arrivals of the same thing can be: Rocket.Chat's retries of a webhook take some minutes."""
 
 
 def append(connection: sqlite3.Connection, commit: Commit, now: float) -> None:
     """Keep all of `commit`. Events that are known already are left as they are."""
-    for event in commit.events:
-        append_event(connection, event, now)
+    append_events(connection, commit.events, now)
     for update in commit.intent_updates:
         _update_intent(connection, update)
+    kept = [(state.kind, state.id, bson.encode(state.document), now) for state in commit.states if state.document is not None]
+    insert(connection, "states", kept, _KEEP_STATE)
     for state in commit.states:
         if state.document is None:
             connection.execute("DELETE FROM states WHERE kind = ? AND id = ?", [state.kind, state.id])
-        else:
-            row = [state.kind, state.id, bson.encode(state.document), now]
-            connection.execute(_KEEP_STATE, row)
     save_position(connection, commit.position, now)
 
 
-def append_event(connection: sqlite3.Connection, event: NewEvent, now: float) -> int:
-    """Keep one event, unless it is known already or its twin by another way came first; gives how many deliveries are new."""
-    if event.pairing is not None and _has_twin(connection, event.id, event.pairing):
+def append_events(connection: sqlite3.Connection, events: Sequence[NewEvent], now: float) -> int:
+    """Keep events, each at the endpoints that do not know it yet, unless its twin by another way came first; gives how many
+    deliveries are new.
+    """
+    arrived = [event for event in events if event.pairing is None or not _has_twin(connection, event.id, event.pairing)]
+    if not arrived:
         return 0
-    inserted = connection.execute(
-        "INSERT INTO events (id, type, session, happened_at, recorded_at, recovered) VALUES (?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (id) DO NOTHING",
-        [event.id, event.type, event.session, event.happened_at.timestamp(), now, event.recovered],
-    )
-    sequence = inserted.lastrowid if inserted.rowcount and inserted.lastrowid else _sequence(connection, event.id)
-    state = "skipped" if event.skipped is not None else "intent" if event.intent is not None else "pending"
-    settled = now if event.skipped is not None else None
-    new = [
-        endpoint
-        for endpoint, profile in event.endpoints.items()
-        if connection.execute(
-            "INSERT INTO deliveries (endpoint, sequence, session, profile, state, settled_at, reason)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (endpoint, sequence) DO NOTHING",
-            [endpoint, sequence, event.session, profile, state, settled, event.skipped],
-        ).rowcount
-    ]
-    if not new or event.skipped is not None:
-        return len(new)
-    if event.intent is not None:
-        _insert_intent(connection, sequence, event.intent)
-    else:
-        _insert_bodies(connection, sequence, event.bodies)
-    due = None if event.intent is not None else lanes.AT_ONCE
-    connection.executemany(
-        "INSERT INTO lanes (endpoint, session, sequence, due) VALUES (?, ?, ?, ?) ON CONFLICT (endpoint, session) DO NOTHING",
-        [(endpoint, event.session, sequence, due) for endpoint in new],
-    )
-    return len(new)
+    known = _known(connection, [event.id for event in arrived])
+    sequences = _keep_events(connection, arrived, known, now)
+    deliveries: list[tuple[Any, ...]] = []
+    heads: list[tuple[Any, ...]] = []
+    bodies: list[tuple[Any, ...]] = []
+    for event in arrived:
+        sequence = sequences[event.id]
+        have = known.setdefault(event.id, set())
+        new = [(endpoint, profile) for endpoint, profile in event.endpoints.items() if endpoint not in have]
+        have.update(endpoint for endpoint, _ in new)
+        state = "skipped" if event.skipped is not None else "intent" if event.intent is not None else "pending"
+        settled = now if event.skipped is not None else None
+        deliveries += [(endpoint, sequence, event.session, profile, state, settled, event.skipped) for endpoint, profile in new]
+        if not new or event.skipped is not None:
+            continue
+        due = None if event.intent is not None else lanes.AT_ONCE
+        heads += [(endpoint, event.session, sequence, due) for endpoint, _ in new]
+        if event.intent is not None:
+            _insert_intent(connection, sequence, event.intent)
+        else:
+            bodies += _body_rows(sequence, event.bodies)
+    insert(connection, _BODIES, bodies, "ON CONFLICT (sequence, profile) DO NOTHING")
+    insert(connection, "deliveries (endpoint, sequence, session, profile, state, settled_at, reason)", deliveries)
+    insert(connection, "lanes (endpoint, session, sequence, due)", heads, "ON CONFLICT (endpoint, session) DO NOTHING")
+    return len(deliveries)
+
+
+def _known(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, set[str]]:
+    """The endpoints of those events that are known."""
+    known: dict[str, set[str]] = {}
+    for chunk in chunks(ids):
+        query = (
+            f"SELECT e.id, d.endpoint FROM events e LEFT JOIN deliveries d USING (sequence) WHERE e.id IN ({marks(len(chunk))})"  # noqa: S608 - question marks only
+        )
+        for event_id, endpoint in connection.execute(query, chunk):
+            known.setdefault(event_id, set()).add(endpoint)
+    return known
+
+
+def _keep_events(
+    connection: sqlite3.Connection, events: Sequence[NewEvent], known: Collection[str], now: float
+) -> dict[str, int]:
+    """Give every event its sequence, in this order, and keep those that are new."""
+    last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
+    following = 1 + (0 if last is None else last[0])
+    sequences = {event_id: _sequence(connection, event_id) for event_id in known}
+    rows: list[tuple[Any, ...]] = []
+    for event in events:
+        if event.id not in sequences:
+            sequence = sequences[event.id] = following + len(rows)
+            rows.append((sequence, event.id, event.type, event.session, event.happened_at.timestamp(), now, event.recovered))
+    insert(connection, "events (sequence, id, type, session, happened_at, recorded_at, recovered)", rows)
+    return sequences
 
 
 def _has_twin(connection: sqlite3.Connection, event_id: str, pairing: Pairing) -> bool:
@@ -109,13 +133,14 @@ def _update_intent(connection: sqlite3.Connection, update: IntentUpdate) -> None
 def composed(connection: sqlite3.Connection, event_id: str, bodies: Mapping[Profile, Body]) -> None:
     """An intent got its bodies: its deliveries are pending now. One that was added meanwhile, in another shape, still waits."""
     sequence = _sequence(connection, event_id)
-    _insert_bodies(connection, sequence, bodies)
+    insert(connection, _BODIES, _body_rows(sequence, bodies), "ON CONFLICT (sequence, profile) DO NOTHING")
     for profile in bodies:
         # Only lanes that waited for the body: the event may be in flight at an endpoint that had it before.
         connection.execute(
-            "UPDATE lanes SET due = ? WHERE sequence = ? AND due IS NULL AND endpoint IN"
-            " (SELECT endpoint FROM deliveries WHERE sequence = ? AND profile = ? AND state = 'intent')",
-            [lanes.AT_ONCE, sequence, sequence, profile.value],
+            "UPDATE lanes SET due = ? WHERE endpoint IN"
+            " (SELECT endpoint FROM deliveries WHERE sequence = ? AND profile = ? AND state = 'intent')"
+            " AND session = (SELECT session FROM events WHERE sequence = ?) AND sequence = ? AND due IS NULL",
+            [lanes.AT_ONCE, sequence, profile.value, sequence, sequence],
         )
         connection.execute(
             "UPDATE deliveries SET state = 'pending' WHERE sequence = ? AND profile = ? AND state = 'intent'",
@@ -139,7 +164,7 @@ def skip(connection: sqlite3.Connection, event_id: str, reason: str, now: float)
     )
     connection.execute("DELETE FROM intents WHERE sequence = ?", [sequence])
     for endpoint, session in owed:
-        settle(connection, Lane(endpoint, session), sequence, "skipped", now, reason=reason)
+        settle(connection, endpoint, [(session, sequence)], "skipped", now, reason=reason)
 
 
 def save_position(connection: sqlite3.Connection, position: Position, now: float) -> None:
@@ -188,11 +213,12 @@ def _sequence(connection: sqlite3.Connection, event_id: str) -> int:
     return int(sequence)
 
 
-def _insert_bodies(connection: sqlite3.Connection, sequence: int, bodies: Mapping[Profile, Body]) -> None:
-    connection.executemany(
-        "INSERT INTO bodies VALUES (?, ?, ?, ?) ON CONFLICT (sequence, profile) DO NOTHING",
-        [(sequence, profile.value, body.content, json.dumps([body.files, body.answer])) for profile, body in bodies.items()],
-    )
+def _body_rows(sequence: int, bodies: Mapping[Profile, Body]) -> list[tuple[int, str, bytes, str]]:
+    return [(sequence, profile.value, body.content, _slots(body)) for profile, body in bodies.items()]
+
+
+def _slots(body: Body) -> str:
+    return json.dumps([body.files, body.answer]) if body.files or body.answer else lanes.NO_SLOTS
 
 
 def _insert_intent(connection: sqlite3.Connection, sequence: int, intent: Intent) -> None:

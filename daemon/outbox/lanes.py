@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import groupby
+from typing import Any, assert_never
 
 from daemon.model import (
     Answered,
@@ -22,13 +24,23 @@ from daemon.model import (
     TimedOut,
     Unreachable,
 )
+from daemon.outbox.rows import chunks, insert, marks
 
-_DUE = "SELECT session, sequence FROM lanes WHERE endpoint = ? AND retry = ? AND due <= ? ORDER BY due, sequence LIMIT ?"
-_LONGEST_AGO = (
-    "SELECT session, sequence FROM lanes WHERE endpoint = ? AND retry = 1 AND due IS NOT NULL ORDER BY due, sequence LIMIT 1"
+# What is sent, of each head that this finds; a body that is no longer kept is NULL. The endpoint's last answer in this session
+# belongs to the payload, at every further attempt the same one; empty: there was none.
+_TO_SEND = (
+    "SELECT l.session, l.sequence, d.state, d.attempts, d.failures, d.round_at, e.id, e.type, e.happened_at, e.recorded_at,"
+    " b.content, b.slots, coalesce(d.answer, a.answer, x''), e.recovered, d.answer IS NULL AND a.answer IS NOT NULL FROM"
+    " (SELECT endpoint, session, sequence FROM lanes WHERE {heads} ORDER BY due, sequence LIMIT ?) l"
+    " CROSS JOIN deliveries d ON d.endpoint = l.endpoint AND d.sequence = l.sequence"
+    " CROSS JOIN events e ON e.sequence = l.sequence"
+    " LEFT JOIN bodies b ON b.sequence = l.sequence AND b.profile = d.profile"
+    " LEFT JOIN answers a ON a.endpoint = l.endpoint AND a.session = l.session"
 )
+_DUE = _TO_SEND.format(heads="endpoint = ? AND retry = ? AND due <= ?")
+_LONGEST_AGO = _TO_SEND.format(heads="endpoint = ? AND retry = 1 AND due IS NOT NULL")
 _FAILED = "UPDATE deliveries SET failures = failures + 1 WHERE endpoint = ? AND sequence = ?"
-_TRY_AGAIN = "UPDATE lanes SET due = ?, retry = 1 WHERE endpoint = ? AND session = ?"
+_TRY_AGAIN = "UPDATE lanes SET due = ?, retry = 1, started_at = NULL WHERE endpoint = ? AND session = ?"
 _WAIT_TURN = f"{_TRY_AGAIN} AND due IS NOT NULL"
 _UP = (
     "INSERT INTO endpoints (name, probe_at, last_success_at) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE"
@@ -38,61 +50,60 @@ _DOWN = (
     "INSERT INTO endpoints (name, down_since, probe_at) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE"
     " SET down_since = coalesce(down_since, excluded.down_since), probe_at = excluded.probe_at"
 )
-_EARLIEST = "SELECT due FROM lanes WHERE endpoint = ? AND retry = ? AND due IS NOT NULL ORDER BY due LIMIT 1"
-_FOLLOWING = (
-    "SELECT sequence, state FROM deliveries INDEXED BY deliveries_owed WHERE endpoint = ? AND session = ?"
-    " AND state IN ('intent', 'pending', 'suspended') ORDER BY sequence LIMIT 1"
+_NEXT_DUE = (
+    "SELECT (SELECT due FROM lanes WHERE endpoint = :name AND retry = 0 AND due IS NOT NULL ORDER BY due LIMIT 1),"
+    " (SELECT due FROM lanes WHERE endpoint = :name AND retry = 1 AND due IS NOT NULL ORDER BY due LIMIT 1),"
+    " (SELECT probe_at FROM endpoints WHERE name = :name AND down_since IS NOT NULL)"
 )
-_NEXT_HEAD = "UPDATE lanes SET sequence = ?, due = ?, retry = 0 WHERE endpoint = ? AND session = ? AND sequence = ?"
-_TO_SEND = (
-    "SELECT d.state, d.attempts, d.failures, d.round_at, e.id, e.type, e.happened_at, e.recorded_at, b.content, b.slots,"
-    # From the first attempt on the endpoint's answer in this session belongs to the payload; empty: there was none.
-    " coalesce(d.answer, a.answer, x''), e.recovered FROM deliveries d"
-    " JOIN events e ON e.sequence = d.sequence JOIN bodies b ON b.sequence = d.sequence AND b.profile = d.profile"
-    " LEFT JOIN answers a ON a.endpoint = d.endpoint AND a.session = d.session"
-    " WHERE d.endpoint = ? AND d.sequence = ?"
+_OWED = (
+    "FROM deliveries d INDEXED BY deliveries_owed WHERE d.endpoint = lanes.endpoint AND d.session = lanes.session"
+    " AND d.state IN ('intent', 'pending', 'suspended')"
 )
-# No column that an index holds: those of `state` change in the rare cases only.
-_COUNT = "UPDATE deliveries SET attempts = ?, round_at = ?, answer = ? WHERE endpoint = ? AND sequence = ?"
-_NEW_ROUND = "UPDATE deliveries SET state = 'pending', failures = 0 WHERE endpoint = ? AND sequence = ?"
+_SETTLED = (
+    "UPDATE OR FAIL deliveries SET state = ?, settled_at = ?, reason = ?, attempts = attempts + ?"
+    " WHERE endpoint = ? AND sequence IN ({marks})"
+)
+_OF_SETTLED = "endpoint = ? AND session IN ({marks}) AND sequence IN ({marks})"
+_NOTHING_FOLLOWS = f"DELETE FROM lanes WHERE {_OF_SETTLED} AND NOT EXISTS (SELECT 1 {_OWED})"  # noqa: S608 - texts of ours
+_NEXT_HEAD = (
+    f"UPDATE OR FAIL lanes SET (sequence, due) = (SELECT d.sequence, iif(d.state = 'intent', NULL, 0.0) {_OWED}"  # noqa: S608 - texts of ours
+    f" ORDER BY d.sequence LIMIT 1), retry = 0, started_at = NULL WHERE {_OF_SETTLED}"
+)
+_INTERRUPTED = "SELECT endpoint, sequence FROM lanes WHERE started_at IS NOT NULL"
+_ATTEMPTS = "attempts (endpoint, sequence, number, started_at, duration, outcome, status, error, answer)"
 
 
 AT_ONCE = 0.0
 """Due for a first try: always, whatever the clock says. Ties go by sequence, which is the order of what happened."""
 _KEPT_ANSWER = 1024  # bytes of an answer in the record of an attempt
-
-
-@dataclass(frozen=True, slots=True)
-class Lane:
-    """The lane of a session at an endpoint."""
-
-    endpoint: str
-    session: str
+NO_SLOTS = "[[], null]"
+_NO_SLOTS: tuple[list[Any], None] = ([], None)
 
 
 def recover(connection: sqlite3.Connection) -> int:
-    """Mark attempts that a stop interrupted, and make their lanes due; gives how many there were.
-
-    Without a request in flight, every lane whose head has a body has a time.
-    """
+    """Record attempts that a stop interrupted, and make their lanes due; gives how many there were."""
     interrupted = connection.execute(
-        "UPDATE attempts SET outcome = 'interrupted' WHERE outcome IS NULL AND (endpoint, sequence) IN"
-        " (SELECT endpoint, sequence FROM lanes WHERE due IS NULL)"
+        "INSERT INTO attempts (endpoint, sequence, number, started_at, outcome)"
+        " SELECT l.endpoint, l.sequence, d.attempts + 1, l.started_at, 'interrupted' FROM lanes l"
+        " CROSS JOIN deliveries d ON d.endpoint = l.endpoint AND d.sequence = l.sequence WHERE l.started_at IS NOT NULL"
     ).rowcount
-    connection.execute(
-        "UPDATE lanes SET due = ? WHERE due IS NULL AND EXISTS (SELECT 1 FROM deliveries d"
-        " WHERE d.endpoint = lanes.endpoint AND d.sequence = lanes.sequence AND d.state IN ('pending', 'suspended'))",
-        [AT_ONCE],
-    )
+    if interrupted:
+        connection.execute(
+            "UPDATE deliveries SET attempts = attempts + 1,"  # noqa: S608 - a text of ours
+            " round_at = coalesce(round_at, (SELECT started_at FROM lanes l WHERE"
+            " l.endpoint = deliveries.endpoint AND l.session = deliveries.session)), answer = coalesce(answer, x'')"
+            f" WHERE (endpoint, sequence) IN ({_INTERRUPTED})"
+        )
+        connection.execute("UPDATE lanes SET due = ?, started_at = NULL WHERE started_at IS NOT NULL", [AT_ONCE])
     return interrupted
 
 
 def claim(connection: sqlite3.Connection, endpoint: str, limit: int, retries: int, now: float) -> list[Delivery]:
     """Up to `limit` due deliveries, at most `retries` of them tried before, each with its attempt counted."""
-    again = connection.execute(_DUE, [endpoint, 1, now, min(retries, limit)]).fetchall()
+    most_again = min(retries, limit)
+    again = connection.execute(_DUE, [endpoint, 1, now, most_again]).fetchall() if most_again else []
     fresh = connection.execute(_DUE, [endpoint, 0, now, limit - len(again)]).fetchall()
-    claimed = [_claim_head(connection, Lane(endpoint, session), sequence, now) for session, sequence in [*again, *fresh]]
-    return [delivery for delivery in claimed if delivery is not None]
+    return _claim(connection, endpoint, [*again, *fresh], now)
 
 
 def claim_probe(connection: sqlite3.Connection, endpoint: str, now: float) -> list[Delivery]:
@@ -103,18 +114,17 @@ def claim_probe(connection: sqlite3.Connection, endpoint: str, now: float) -> li
     heads = connection.execute(_DUE, [endpoint, 0, now, 1]).fetchall()
     if not heads:
         (probe_at,) = connection.execute("SELECT probe_at FROM endpoints WHERE name = ?", [endpoint]).fetchone()
-        heads = connection.execute(_LONGEST_AGO, [endpoint]).fetchall() if probe_at <= now else []
-    claimed = [_claim_head(connection, Lane(endpoint, session), sequence, now, probe=True) for session, sequence in heads]
-    return [delivery for delivery in claimed if delivery is not None]
+        heads = connection.execute(_LONGEST_AGO, [endpoint, 1]).fetchall() if probe_at <= now else []
+    return _claim(connection, endpoint, heads, now, probe=True)
 
 
 def next_due(connection: sqlite3.Connection, endpoint: str) -> datetime | None:
     """When the next delivery is due; None when nothing waits for a time."""
-    found = {retry: due for retry in (0, 1) for (due,) in connection.execute(_EARLIEST, [endpoint, retry])}
-    down = connection.execute("SELECT probe_at FROM endpoints WHERE name = ? AND down_since IS NOT NULL", [endpoint]).fetchone()
-    if down is not None and 1 in found:
-        found[1] = down[0]
-    return as_time(min(found.values())) if found else None
+    fresh, again, probe_at = connection.execute(_NEXT_DUE, {"name": endpoint}).fetchone()
+    if again is not None and probe_at is not None:
+        again = probe_at
+    found = [due for due in (fresh, again) if due is not None]
+    return as_time(min(found)) if found else None
 
 
 def waits_too_long(
@@ -155,41 +165,45 @@ def expire(connection: sqlite3.Connection, endpoint: str, max_age_s: float, now:
         " WHERE l.endpoint = d.endpoint AND l.session = d.session AND l.due IS NOT NULL) LIMIT 200",
         [endpoint, now - max_age_s],
     ).fetchall()
-    for session, sequence in old:
-        settle(
-            connection, Lane(endpoint, session), sequence, "dead", now, reason="older than max_age, while the endpoint was down"
-        )
+    reason = "older than max_age, while the endpoint was down"
+    settle(connection, endpoint, old, "dead", now, reason=reason)
     return len(old)
 
 
-def _claim_head(connection: sqlite3.Connection, lane: Lane, sequence: int, now: float, *, probe: bool = False) -> Delivery | None:
-    key = [lane.endpoint, sequence]
-    row = connection.execute(_TO_SEND, key).fetchone()
-    if row is None:
-        settle(connection, lane, sequence, "skipped", now, reason="its payload is no longer kept")
-        return None
-    (state, attempts, failures, round_at, event_id, event_type, happened_at, recorded_at, content, slots, answer, recovered) = row
-    attempt = attempts + 1
-    if state == "suspended" and not probe:  # the endpoint is back
-        connection.execute(_NEW_ROUND, key)
+def _claim(
+    connection: sqlite3.Connection, endpoint: str, heads: Sequence[Sequence[Any]], now: float, *, probe: bool = False
+) -> list[Delivery]:
+    """The deliveries of `heads` (rows of `_TO_SEND`), each with its attempt counted."""
+    lost = [(session, sequence) for session, sequence, *rest in heads if rest[8] is None]
+    if lost:
+        settle(connection, endpoint, lost, "skipped", now, reason="its payload is no longer kept")
+    claimed = [_delivery(endpoint, row, now, probe=probe) for row in heads if row[10] is not None]
+    answers = [(row[12], endpoint, row[1]) for row in heads if row[14]]
+    connection.executemany("UPDATE deliveries SET answer = ? WHERE endpoint = ? AND sequence = ?", answers)
+    for chunk in chunks([delivery.session for delivery in claimed]):
+        statement = f"UPDATE OR FAIL lanes SET due = NULL, started_at = ? WHERE endpoint = ? AND session IN ({marks(len(chunk))})"  # noqa: S608 - question marks only
+        connection.execute(statement, [now, endpoint, *chunk])
+    return claimed
+
+
+def _delivery(endpoint: str, row: Sequence[Any], now: float, *, probe: bool) -> Delivery:
+    session, sequence, state, attempts, failures, round_at, event_id, event_type, happened_at, recorded_at, *rest = row
+    content, slots, answer, recovered, _ = rest
+    if state == "suspended" and not probe:  # the endpoint is back: a new round
         failures, round_at = 0, now
-    if round_at is None:
-        round_at = now
-    connection.execute(_COUNT, [attempt, round_at, answer, *key])
-    connection.execute("UPDATE lanes SET due = NULL WHERE endpoint = ? AND session = ?", [lane.endpoint, lane.session])
-    connection.execute("INSERT INTO attempts (endpoint, sequence, number, started_at) VALUES (?, ?, ?, ?)", [*key, attempt, now])
-    files, place = json.loads(slots)
+    files, place = _NO_SLOTS if slots == NO_SLOTS else json.loads(slots)
     return Delivery(
-        endpoint=lane.endpoint,
+        endpoint=endpoint,
         sequence=sequence,
         event_id=event_id,
         type=event_type,
-        session=lane.session,
-        attempt=attempt,
+        session=session,
+        attempt=attempts + 1,
         failures=failures,
         happened_at=as_time(happened_at),
         recorded_at=as_time(recorded_at),
-        round_at=as_time(round_at),
+        round_at=as_time(now if round_at is None else round_at),
+        started_at=as_time(now),
         body=Body(
             content, tuple((offset, room, user, file) for offset, room, user, file in files), tuple(place) if place else None
         ),
@@ -199,59 +213,90 @@ def _claim_head(connection: sqlite3.Connection, lane: Lane, sequence: int, now: 
     )
 
 
-def record(connection: sqlite3.Connection, delivery: Delivery, recorded: Recorded, now: float) -> None:
-    """Keep what came of an attempt, what follows from it, and whether the endpoint is up."""
-    lane = Lane(delivery.endpoint, delivery.session)
-    key = [delivery.endpoint, delivery.sequence]
+def record(connection: sqlite3.Connection, items: Sequence[tuple[Delivery, Recorded]], now: float) -> None:
+    """Keep what came of attempts, what follows from it, and whether the endpoints are up, as of the last of each.
+
+    In the order of the decisions; successes in a row are kept together.
+    """
+    rows = [
+        (item.endpoint, item.sequence, item.attempt, item.started_at.timestamp(), *_columns(recorded.outcome))
+        for item, recorded in items
+    ]
+    insert(connection, _ATTEMPTS, rows)
+    for (endpoint, delivered), run in groupby(items, lambda item: (item[0].endpoint, isinstance(item[1].verdict, Delivered))):
+        if delivered:
+            _record_delivered(connection, endpoint, list(run), now)
+        else:
+            for delivery, recorded in run:
+                _record_failed(connection, delivery, recorded, now)
+
+
+def _record_delivered(
+    connection: sqlite3.Connection, endpoint: str, items: Sequence[tuple[Delivery, Recorded]], now: float
+) -> None:
+    answers = [(endpoint, item.session, recorded.answer, now) for item, recorded in items if recorded.answer is not None]
+    for row in answers:
+        connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", row)
+    connection.execute(_UP, [endpoint, now, now])
+    settle(connection, endpoint, [(item.session, item.sequence) for item, _ in items], "delivered", now, tried=True)
+
+
+def _record_failed(connection: sqlite3.Connection, delivery: Delivery, recorded: Recorded, now: float) -> None:
+    endpoint, session, sequence = delivery.endpoint, delivery.session, delivery.sequence
+    key = [endpoint, sequence]
+    state = "suspended" if delivery.probe else "pending"  # one that was suspended has begun a new round
     connection.execute(
-        "UPDATE attempts SET duration = ?, outcome = ?, status = ?, error = ?, answer = ?"
-        " WHERE endpoint = ? AND sequence = ? AND number = ?",
-        [*_columns(recorded.outcome), *key, delivery.attempt],
+        "UPDATE deliveries SET attempts = ?, failures = ?, round_at = ?, state = iif(state = 'suspended', ?, state),"
+        " answer = coalesce(answer, ?) WHERE endpoint = ? AND sequence = ?",
+        [delivery.attempt, delivery.failures, delivery.round_at.timestamp(), state, delivery.answer or b"", *key],
     )
     match recorded.verdict:
-        case Delivered():
-            if recorded.answer is not None:
-                row = [lane.endpoint, lane.session, recorded.answer, now]
-                connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", row)
-            connection.execute(_UP, [lane.endpoint, now, now])
-            settle(connection, lane, delivery.sequence, "delivered", now)
         case Dead(reason):
             connection.execute(_FAILED, key)
-            settle(connection, lane, delivery.sequence, "dead", now, reason=reason)
+            settle(connection, endpoint, [(session, sequence)], "dead", now, reason=reason)
             if delivery.probe:  # the endpoint is still down: what follows in the lane waits for its turn
-                connection.execute(_WAIT_TURN, [now, lane.endpoint, lane.session])
-                connection.execute(_DOWN, [lane.endpoint, now, now + recorded.probe_every_s])
+                connection.execute(_WAIT_TURN, [now, endpoint, session])
+                connection.execute(_DOWN, [endpoint, now, now + recorded.probe_every_s])
         case RetryAt(due):
             if not isinstance(recorded.outcome, Broken) or recorded.outcome.counts:
                 connection.execute(_FAILED, key)
-            connection.execute(_TRY_AGAIN, [due.timestamp(), lane.endpoint, lane.session])
+            connection.execute(_TRY_AGAIN, [due.timestamp(), endpoint, session])
             if delivery.probe:  # it could not be made: the next one waits too
-                connection.execute("UPDATE endpoints SET probe_at = ? WHERE name = ?", [due.timestamp(), lane.endpoint])
+                connection.execute("UPDATE endpoints SET probe_at = ? WHERE name = ?", [due.timestamp(), endpoint])
         case Suspended(reason):
             connection.execute(
                 "UPDATE deliveries SET state = 'suspended', reason = ?, failures = failures + ?"
                 " WHERE endpoint = ? AND sequence = ?",
                 [reason, not delivery.probe, *key],
             )
-            connection.execute(_TRY_AGAIN, [now, lane.endpoint, lane.session])
-            connection.execute(_DOWN, [lane.endpoint, now, now + recorded.probe_every_s])
+            connection.execute(_TRY_AGAIN, [now, endpoint, session])
+            connection.execute(_DOWN, [endpoint, now, now + recorded.probe_every_s])
+        case Delivered():
+            raise AssertionError("a success is recorded elsewhere")
+        case _:
+            assert_never(recorded.verdict)
 
 
 def settle(
-    connection: sqlite3.Connection, lane: Lane, sequence: int, state: str, now: float, *, reason: str | None = None
+    connection: sqlite3.Connection,
+    endpoint: str,
+    settled: Sequence[tuple[str, int]],
+    state: str,
+    now: float,
+    *,
+    reason: str | None = None,
+    tried: bool = False,
 ) -> None:
-    """Settle a delivery; where it was the head of its lane, the next one of the session follows."""
-    connection.execute(
-        "UPDATE deliveries SET state = ?, settled_at = ?, reason = ? WHERE endpoint = ? AND sequence = ?",
-        [state, now, reason, lane.endpoint, sequence],
-    )
-    key = [lane.endpoint, lane.session]
-    following = connection.execute(_FOLLOWING, key).fetchone()
-    if following is None:
-        connection.execute("DELETE FROM lanes WHERE endpoint = ? AND session = ? AND sequence = ?", [*key, sequence])
-        return
-    due = None if following[1] == "intent" else AT_ONCE
-    connection.execute(_NEXT_HEAD, [following[0], due, *key, sequence])
+    """Settle deliveries (session and sequence) of an endpoint, by one more attempt each when `tried`. Where one was the head of
+    its lane, the next one of the session follows.
+    """
+    for chunk in chunks(settled):
+        sessions, sequences = [session for session, _ in chunk], [sequence for _, sequence in chunk]
+        listed = marks(len(chunk))
+        connection.execute(_SETTLED.format(marks=listed), [state, now, reason, tried, endpoint, *sequences])
+        lanes = [endpoint, *sessions, *sequences]
+        connection.execute(_NOTHING_FOLLOWS.format(marks=listed), lanes)
+        connection.execute(_NEXT_HEAD.format(marks=listed), lanes)
 
 
 def as_time(seconds: float) -> datetime:

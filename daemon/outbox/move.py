@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Iterable
 
 from daemon.outbox import lanes
-from daemon.outbox.lanes import AT_ONCE, Lane
+from daemon.outbox.lanes import AT_ONCE
 
 _SESSIONS = 20
 _ROWS = 500
@@ -25,10 +25,7 @@ _SETTLED = (
     "SELECT sequence FROM deliveries WHERE endpoint = ? AND sequence > ?"
     " AND state NOT IN ('intent', 'pending', 'suspended') ORDER BY sequence LIMIT ?"
 )
-_IN_FLIGHT = (
-    "SELECT 1 FROM lanes l JOIN deliveries d ON d.endpoint = l.endpoint AND d.sequence = l.sequence"
-    " WHERE l.endpoint = ? AND l.session = ? AND l.due IS NULL AND d.state <> 'intent'"
-)
+_IN_FLIGHT = "SELECT 1 FROM lanes WHERE endpoint = ? AND session = ? AND started_at IS NOT NULL"
 
 
 def move_owed(connection: sqlite3.Connection, old: str, new: str, after: str, now: float) -> tuple[int, str | None]:
@@ -37,7 +34,7 @@ def move_owed(connection: sqlite3.Connection, old: str, new: str, after: str, no
     Gives how many rows moved and the last session of the page, None at the end. A session with a request in flight is left out.
     """
     sessions = [session for (session,) in connection.execute(_OWED_SESSIONS, [old, after, _SESSIONS])]
-    moved = sum(_move_session(connection, Lane(old, session), Lane(new, session), now) for session in sessions)
+    moved = sum(_move_session(connection, old, new, session, now) for session in sessions)
     return moved, sessions[-1] if sessions else None
 
 
@@ -53,15 +50,15 @@ def move_settled(connection: sqlite3.Connection, old: str, new: str, after: int)
     return moved, sequences[-1] if sequences else None
 
 
-def _move_session(connection: sqlite3.Connection, old: Lane, new: Lane, now: float) -> int:
-    if connection.execute(_IN_FLIGHT, [old.endpoint, old.session]).fetchone():
+def _move_session(connection: sqlite3.Connection, old: str, new: str, session: str, now: float) -> int:
+    if connection.execute(_IN_FLIGHT, [old, session]).fetchone():
         return 0
-    moved = _move_rows(connection, old.endpoint, new.endpoint, _owed(connection, old))
-    for sequence in _owed(connection, old):
-        lanes.settle(connection, old, sequence, "cancelled", now, reason=f"moved: {new.endpoint} has it already")
-    connection.execute("DELETE FROM lanes WHERE endpoint = ? AND session = ?", [old.endpoint, old.session])
-    if not connection.execute(_IN_FLIGHT, [new.endpoint, new.session]).fetchone():  # in flight it finds what follows by itself
-        _open_lane(connection, new)
+    moved = _move_rows(connection, old, new, _owed(connection, old, session))
+    known = [(session, sequence) for sequence in _owed(connection, old, session)]
+    lanes.settle(connection, old, known, "cancelled", now, reason=f"moved: {new} has it already")
+    connection.execute("DELETE FROM lanes WHERE endpoint = ? AND session = ?", [old, session])
+    if not connection.execute(_IN_FLIGHT, [new, session]).fetchone():  # in flight it finds what follows by itself
+        _open_lane(connection, new, session)
     return moved
 
 
@@ -75,19 +72,19 @@ def _move_rows(connection: sqlite3.Connection, old: str, new: str, sequences: It
     return moved
 
 
-def _owed(connection: sqlite3.Connection, lane: Lane) -> list[int]:
-    return [sequence for (sequence,) in connection.execute(_OWED, [lane.endpoint, lane.session])]
+def _owed(connection: sqlite3.Connection, endpoint: str, session: str) -> list[int]:
+    return [sequence for (sequence,) in connection.execute(_OWED, [endpoint, session])]
 
 
-def _open_lane(connection: sqlite3.Connection, lane: Lane) -> None:
+def _open_lane(connection: sqlite3.Connection, endpoint: str, session: str) -> None:
     """The first owed event is the head of its lane."""
-    head = _owed(connection, lane)[:1]
+    head = _owed(connection, endpoint, session)[:1]
     if not head:
         return
-    key = [lane.endpoint, *head]
+    key = [endpoint, *head]
     (state,) = connection.execute("SELECT state FROM deliveries WHERE endpoint = ? AND sequence = ?", key).fetchone()
     connection.execute(
         "INSERT INTO lanes (endpoint, session, sequence, due) VALUES (?, ?, ?, ?) ON CONFLICT (endpoint, session) DO UPDATE"
         " SET sequence = excluded.sequence, due = excluded.due, retry = 0",
-        [lane.endpoint, lane.session, *head, None if state == "intent" else AT_ONCE],
+        [endpoint, session, *head, None if state == "intent" else AT_ONCE],
     )

@@ -14,12 +14,12 @@ from enum import StrEnum
 from typing import Any
 
 from daemon.outbox import lanes
-from daemon.outbox.lanes import AT_ONCE, Lane, as_time
+from daemon.outbox.lanes import AT_ONCE, as_time
 
 _PAGE = 500
 _COLUMNS = (
-    "SELECT d.endpoint, d.sequence, e.id, e.type, d.session, d.state, d.attempts, e.happened_at, d.settled_at, l.due, d.reason,"
-    " d.profile, e.recovered"
+    "SELECT d.endpoint, d.sequence, e.id, e.type, d.session, d.state, d.attempts + (l.started_at IS NOT NULL), e.happened_at,"
+    " d.settled_at, l.due, d.reason, d.profile, e.recovered"
 )
 _NEXT_TRY = " LEFT JOIN lanes l ON l.endpoint = d.endpoint AND l.sequence = d.sequence AND l.session = d.session"
 # Each of these gives deliveries in their order; CROSS JOIN keeps SQLite from turning the join around.
@@ -28,7 +28,7 @@ _OF_EVENTS = "events e CROSS JOIN deliveries d INDEXED BY deliveries_of_event US
 _UNFINISHED = "deliveries d INDEXED BY deliveries_unfinished CROSS JOIN events e USING (sequence)"
 _OF_ENDPOINT = "deliveries d CROSS JOIN events e USING (sequence)"
 _ALL = "deliveries d INDEXED BY deliveries_of_event CROSS JOIN events e USING (sequence)"
-_IN_FLIGHT = "SELECT 1 FROM lanes WHERE endpoint = ? AND session = ? AND sequence = ? AND due IS NULL"
+_IN_FLIGHT = "SELECT 1 FROM lanes WHERE endpoint = ? AND session = ? AND sequence = ? AND started_at IS NOT NULL"
 
 
 class State(StrEnum):
@@ -231,8 +231,10 @@ def attempts(connection: sqlite3.Connection, record: Record) -> list[AttemptReco
     """Every attempt of a delivery that is still kept, oldest first."""
     rows = connection.execute(
         "SELECT number, started_at, duration, outcome, status, error, answer FROM attempts WHERE endpoint = ? AND sequence = ?"
-        " ORDER BY number",
-        [record.endpoint, record.sequence],
+        " UNION ALL SELECT d.attempts + 1, l.started_at, NULL, NULL, NULL, NULL, NULL FROM lanes l JOIN deliveries d"
+        " ON d.endpoint = l.endpoint AND d.sequence = l.sequence WHERE l.endpoint = ? AND l.session = ? AND l.sequence = ?"
+        " AND l.started_at IS NOT NULL ORDER BY 1",
+        [record.endpoint, record.sequence, record.endpoint, record.session, record.sequence],
     )
     return [AttemptRecord(row[0], as_time(row[1]), *row[2:]) for row in rows]
 
@@ -250,9 +252,11 @@ def body(connection: sqlite3.Connection, record: Record) -> bytes | None:
 def retry(connection: sqlite3.Connection, record: Record) -> bool:
     """Owe a dead or cancelled delivery again, with a new round of tries, or try a suspended one now: its endpoint counts as up.
 
-    False when it is none of these, or its payload is gone. It takes its old place among what its session still waits for, so
-    it comes later than what was delivered meanwhile.
+    False when it is none of these, its payload is gone, or it is in flight at this moment. It takes its old place among what its
+    session still waits for, so it comes later than what was delivered meanwhile.
     """
+    if connection.execute(_IN_FLIGHT, [record.endpoint, record.session, record.sequence]).fetchone():
+        return False
     if record.state is State.SUSPENDED:
         lanes.end_outage(connection, record.endpoint)
     lane = [record.endpoint, record.session]
@@ -268,7 +272,7 @@ def retry(connection: sqlite3.Connection, record: Record) -> bool:
         "INSERT INTO lanes (endpoint, session, sequence, due) VALUES (?, ?, ?, ?) ON CONFLICT (endpoint, session) DO UPDATE"
         # A lane in flight finds it by itself when that is settled.
         " SET sequence = excluded.sequence, due = excluded.due, retry = 0"
-        " WHERE lanes.sequence >= excluded.sequence AND lanes.due IS NOT NULL",
+        " WHERE lanes.sequence >= excluded.sequence AND lanes.started_at IS NULL",
         [*lane, record.sequence, AT_ONCE],
     )
     return True
@@ -282,9 +286,9 @@ def cancel(connection: sqlite3.Connection, record: Record, reason: str, now: flo
     if state is None or state[0] not in _STORED_OWED:
         return False
     key = [record.endpoint, record.session, record.sequence]
-    if state[0] != State.INTENT and connection.execute(_IN_FLIGHT, key).fetchone():
+    if connection.execute(_IN_FLIGHT, key).fetchone():
         return False
-    lanes.settle(connection, Lane(record.endpoint, record.session), record.sequence, "cancelled", now, reason=reason)
+    lanes.settle(connection, record.endpoint, [(record.session, record.sequence)], "cancelled", now, reason=reason)
     return True
 
 

@@ -68,7 +68,7 @@ MIGRATIONS = (
         session TEXT NOT NULL,
         profile TEXT NOT NULL,
         state TEXT NOT NULL,
-        attempts INTEGER NOT NULL DEFAULT 0,
+        attempts INTEGER NOT NULL DEFAULT 0,    -- that have an outcome
         failures INTEGER NOT NULL DEFAULT 0,    -- attempts with a recorded failing outcome, in this round of tries
         round_at REAL,                          -- when this round began
         settled_at REAL,
@@ -84,17 +84,18 @@ MIGRATIONS = (
     CREATE INDEX deliveries_unfinished ON deliveries (sequence, endpoint, state) WHERE state <> 'delivered';
 
     -- The head of each lane: the first owed event of a session at an endpoint, and when its next attempt is due.
-    -- due NULL: not to be claimed, because the event has no body yet or an attempt is in flight.
+    -- due NULL: not to be claimed, because the event has no body yet or an attempt is in flight. That attempt is counted here:
+    -- it has a row in `attempts`, and is in the numbers of `deliveries`, from its outcome on.
     CREATE TABLE lanes (
         endpoint TEXT NOT NULL,
         session TEXT NOT NULL,
         sequence INTEGER NOT NULL,
         due REAL,
         retry INTEGER NOT NULL DEFAULT 0,       -- 1: the head failed before
+        started_at REAL,                        -- of the attempt in flight
         PRIMARY KEY (endpoint, session)
     ) WITHOUT ROWID;
     CREATE INDEX lanes_due ON lanes (endpoint, retry, due, sequence) WHERE due IS NOT NULL;
-    CREATE INDEX lanes_of_event ON lanes (sequence);
 
     CREATE TABLE endpoints (
         name TEXT PRIMARY KEY,
@@ -130,8 +131,8 @@ MIGRATIONS = (
         sequence INTEGER NOT NULL,
         number INTEGER NOT NULL,
         started_at REAL NOT NULL,
-        duration REAL,                  -- seconds; NULL: in flight, or interrupted
-        outcome TEXT,                   -- answered, timeout, unreachable, broken, interrupted; NULL: in flight
+        duration REAL,                  -- seconds; NULL: interrupted
+        outcome TEXT NOT NULL,          -- answered, timeout, unreachable, broken, interrupted
         status INTEGER,
         error TEXT,
         answer BLOB,                    -- the beginning of the answer's body

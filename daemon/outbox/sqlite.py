@@ -23,6 +23,7 @@ from daemon.outbox.refusals import Refusal, find_refusals
 from daemon.outbox.writer import Writer, write_error
 
 T = TypeVar("T")
+Claimed = tuple[list[Delivery], datetime | None]
 _IDS_PER_QUERY = 500
 
 
@@ -67,19 +68,16 @@ class SqliteOutbox:
         """As if the relay had never been started, as far as the stream goes."""
         await self._writer.run(lambda connection: connection.execute("DELETE FROM position").rowcount)
 
-    async def append(self, commit: Commit) -> None:
+    def append(self, commit: Commit) -> Awaitable[None]:
         """Keep events, completions, folded state and position, all or nothing. Events that are known already are left as
-        they are.
+        they are. What is asked for next, before this is awaited, is done in the same commit.
         """
-        await self._writer.run(lambda connection: entries.append(connection, commit, self._now()))
+        return self._writer.run(lambda connection: entries.append(connection, commit, self._now()))
 
     async def add(self, events: Sequence[NewEvent]) -> int:
         """Keep events that did not come from the change stream, all or nothing; gives how many deliveries are new."""
 
-        def work(connection: sqlite3.Connection) -> int:
-            return sum(entries.append_event(connection, event, self._now()) for event in events)
-
-        return await self._writer.run(work)
+        return await self._writer.run(lambda connection: entries.append_events(connection, events, self._now()))
 
     async def load_states(self, kind: str, ids: Collection[str]) -> Mapping[str, Document]:
         """The stored folded documents among `ids`."""
@@ -123,26 +121,26 @@ class SqliteOutbox:
         """Call once, before the first claim. Gives the number of attempts that the last stop interrupted."""
         return await self._writer.run(lanes.recover)
 
-    async def claim(self, endpoint: str, limit: int, retries: int) -> tuple[list[Delivery], datetime | None]:
+    def claim(self, endpoint: str, limit: int, retries: int) -> asyncio.Future[Claimed]:
         """Up to `limit` deliveries that are due, at most `retries` of them tried before; at most one per session.
 
         Each comes with its attempt counted. The second value is when the next one is due, None when nothing waits for a time.
         """
 
-        def work(connection: sqlite3.Connection) -> tuple[list[Delivery], datetime | None]:
+        def work(connection: sqlite3.Connection) -> Claimed:
             claimed = lanes.claim(connection, endpoint, limit, retries, self._now())
             return claimed, lanes.next_due(connection, endpoint)
 
-        return await self._writer.run(work)
+        return self._writer.run(work)
 
-    async def claim_probe(self, endpoint: str) -> tuple[list[Delivery], datetime | None]:
+    def claim_probe(self, endpoint: str) -> asyncio.Future[Claimed]:
         """The delivery that finds out whether an endpoint that is down is back, if it is due; and when the next one is."""
 
-        def work(connection: sqlite3.Connection) -> tuple[list[Delivery], datetime | None]:
+        def work(connection: sqlite3.Connection) -> Claimed:
             claimed = lanes.claim_probe(connection, endpoint, self._now())
             return claimed, lanes.next_due(connection, endpoint)
 
-        return await self._writer.run(work)
+        return self._writer.run(work)
 
     async def endpoint_state(self, endpoint: str) -> EndpointState:
         """Whether an endpoint is down, and when it last took anything."""
@@ -165,7 +163,7 @@ class SqliteOutbox:
 
     def settle(self, delivery: Delivery, recorded: Recorded) -> Awaitable[None]:
         """Keep what came of an attempt and what follows from it, the state of the endpoint included."""
-        return self._writer.run(lambda connection: lanes.record(connection, delivery, recorded, self._now()))
+        return self._writer.run_together(self._record, (delivery, recorded))
 
     # -- operation
 
@@ -199,6 +197,9 @@ class SqliteOutbox:
             return following
 
         return await self._writer.run(work)
+
+    def _record(self, connection: sqlite3.Connection, items: Sequence[tuple[Delivery, Recorded]]) -> None:
+        lanes.record(connection, items, self._now())
 
     def _now(self) -> float:
         return self._clock.now().timestamp()

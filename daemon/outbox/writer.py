@@ -7,7 +7,7 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,12 +24,14 @@ _MOST_IN_A_COMMIT = 500
 
 
 class _Job:
-    __slots__ = ("future", "loop", "work")
+    """One thing to do: `work` on the connection, or, with `items`, together with whatever else asks for the same work."""
+
+    __slots__ = ("future", "items", "loop", "work")
 
     def __init__(
-        self, work: Callable[[sqlite3.Connection], Any], loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]
+        self, work: Callable[..., Any], items: Sequence[Any], loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]
     ) -> None:
-        self.work, self.loop, self.future = work, loop, future
+        self.work, self.items, self.loop, self.future = work, items, loop, future
 
     def resolve(self, result: Any, error: BaseException | None) -> None:
         if self.future.done():
@@ -74,11 +76,20 @@ class Writer:
 
     def run(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
         """Do `work` in a transaction; its result comes when it is durable."""
+        return self._ask(work, ())
+
+    def run_together(self, work: Callable[[sqlite3.Connection, Sequence[T]], None], item: T) -> asyncio.Future[None]:
+        """The same for work that is done once for all items of a commit, at the place of the first of them. `work` is a function
+        that lives as long as the writer.
+        """
+        return self._ask(work, (item,))
+
+    def _ask(self, work: Callable[..., Any], items: Sequence[Any]) -> asyncio.Future[Any]:
         if self._closed:
             raise OutboxError(f"the outbox {self._path} is closed", hint="this is a defect of the relay: please report it")
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._jobs.put(_Job(work, loop, future))
+        future: asyncio.Future[Any] = loop.create_future()
+        self._jobs.put(_Job(work, items, loop, future))
         return future
 
     def close(self) -> None:
@@ -142,7 +153,7 @@ class Writer:
         try:
             self._begin()
             with self._metrics.commit_duration.time():
-                results = [job.work(self._connection) for job in jobs]
+                results = self._do(jobs)
                 self._connection.execute("COMMIT")
         except BaseException as error:  # noqa: BLE001 - whoever asked has to know, whatever it is
             if self._connection.in_transaction:
@@ -158,6 +169,20 @@ class Writer:
         self._metrics.commits.inc()
         _tell(jobs, results)
 
+    def _do(self, jobs: list[_Job]) -> list[Any]:
+        together: dict[Callable[..., Any], list[Any]] = {}
+        for job in jobs:
+            if job.items:
+                together.setdefault(job.work, []).extend(job.items)
+        results = []
+        for job in jobs:
+            if not job.items:
+                results.append(job.work(self._connection))
+                continue
+            items = together.pop(job.work, None)
+            results.append(None if items is None else job.work(self._connection, items))
+        return results
+
 
 def connect(path: Path) -> sqlite3.Connection:
     """Open the file for writing and bring it to this version. Raises `OutboxError` when that cannot be."""
@@ -165,7 +190,7 @@ def connect(path: Path) -> sqlite3.Connection:
         # Payloads hold what visitors wrote. SQLite gives its side files the rights of this one.
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         path.chmod(0o600)
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=512)
         connection.execute("PRAGMA busy_timeout = 10000")
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # takes effect in a new file only
         connection.execute("PRAGMA journal_mode = WAL")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -33,6 +34,8 @@ from daemon.relay.schedule import RetryPolicy, decide, describe
 _LONGEST_POLL_S = 5.0
 _EXPIRE_EVERY_S = 60.0
 
+Claimed = tuple[list[Delivery], datetime | None]
+
 log = get_logger("relay")
 
 
@@ -42,10 +45,12 @@ class Outbox(Protocol):
     async def endpoint_state(self, endpoint: str) -> EndpointState:
         """Whether an endpoint is down, and when it last took anything."""
 
-    async def claim(self, endpoint: str, limit: int, retries: int) -> tuple[list[Delivery], datetime | None]:
-        """Due deliveries, each with its attempt counted, and when the next one is due."""
+    def claim(self, endpoint: str, limit: int, retries: int) -> asyncio.Future[Claimed]:
+        """Due deliveries, each with its attempt counted, and when the next one is due; in one commit with what was asked for
+        just before.
+        """
 
-    async def claim_probe(self, endpoint: str) -> tuple[list[Delivery], datetime | None]:
+    def claim_probe(self, endpoint: str) -> asyncio.Future[Claimed]:
         """The same for an endpoint that is down: one delivery at most."""
 
     def settle(self, delivery: Delivery, recorded: Recorded) -> Awaitable[None]:
@@ -62,6 +67,14 @@ class Outbox(Protocol):
 
 
 Post = Callable[[Delivery], Awaitable[Outcome]]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A claim that is under way. `others`: what to claim instead when it brings nothing."""
+
+    claimed: asyncio.Future[Claimed]
+    others: tuple[int, int] | None = None
 
 
 class Lanes:
@@ -89,6 +102,7 @@ class Lanes:
         self._policy = policy
         self._probe_every_s = probe_every.total_seconds()
         self._state = EndpointState(None, None)
+        self._state_known = False
         self._state_read_at = float("-inf")
         self._expired_at = clock.monotonic()
         self._answer_mode = answer_mode
@@ -103,6 +117,8 @@ class Lanes:
         self._most_retries = max(1, concurrency // 4)
         self._retried_last = False
         self._failed_probes = 0
+        self._asked: Asked | None = None
+        self._unrecorded = 0
         self.turned_at = clock.monotonic()
         metrics.expect_endpoint(endpoint)
         self._requests = metrics.in_flight.labels(endpoint)
@@ -116,7 +132,12 @@ class Lanes:
         return self._state.down_since
 
     def wake(self) -> None:
-        """There may be something to do. A hint: without it the next poll finds it."""
+        """There may be something to do. A hint: without it the next poll finds it.
+
+        What is due is asked for at once, so that it comes out of the commit that makes it due.
+        """
+        if self._asked is None and not self._stopping:
+            self._asked = self._ask()
         self._wake.set()
 
     def stop(self) -> None:
@@ -130,64 +151,82 @@ class Lanes:
             while not self._stopping:
                 self.turned_at = self._clock.monotonic()
                 self._wake.clear()
+                await self._read_state()
+                await self._expire()
                 due = await self._claim(tasks)
                 await wait_until_set(self._wake, self._pause_s(due))
+            if self._asked is not None:
+                await self._take(self._asked, tasks)
 
-    async def _claim(self, tasks: asyncio.TaskGroup) -> datetime | None:
-        """Begin what is due and has a slot; gives when the next one is due."""
-        await self._read_state()
+    def _ask(self) -> Asked | None:
+        """Ask for what is due and has a slot; None when there is no slot, or nothing is known of the endpoint yet."""
+        if not self._state_known:
+            return None
         if self._state.down_since is not None:
-            return await self._claim_probe(tasks)
+            # While the endpoint is down one request at a time finds out whether it is back; no event loses tries.
+            return None if self._in_flight else Asked(self._outbox.claim_probe(self._endpoint))
         free = self._concurrency - self._in_flight
         if not free:
             return None
         retries = max(0, self._most_retries - self._retries_in_flight)
-        # Where retries could take every free slot they take turns with fresh events.
         if retries >= free and self._retried_last:
-            claimed, due = await self._outbox.claim(self._endpoint, free, 0)
-            if not claimed:
-                claimed, due = await self._outbox.claim(self._endpoint, free, retries)
-        else:
-            claimed, due = await self._outbox.claim(self._endpoint, free, retries)
+            # Where retries could take every free slot they take turns with fresh events.
+            return Asked(self._outbox.claim(self._endpoint, free, 0), others=(free, retries))
+        return Asked(self._outbox.claim(self._endpoint, free, retries))
+
+    async def _claim(self, tasks: asyncio.TaskGroup) -> datetime | None:
+        """Begin what is due and has a slot; gives when the next one is due."""
+        asked = self._asked or self._ask()
+        if asked is None:
+            return None
+        self._asked = asked
+        return await self._take(asked, tasks)
+
+    async def _take(self, asked: Asked, tasks: asyncio.TaskGroup) -> datetime | None:
+        claimed, due = await asked.claimed
+        if not claimed and asked.others is not None:
+            claimed, due = await self._outbox.claim(self._endpoint, *asked.others)
+        self._asked = None
         if claimed:
             self._retried_last = any(delivery.failures for delivery in claimed)
-        self._begin(claimed, tasks)
+        for delivery in claimed:
+            self._in_flight += 1
+            self._retries_in_flight += delivery.failures > 0
+            tasks.create_task(self._deliver(delivery))
+        self._requests.set(self._in_flight)
         return due
 
-    async def _claim_probe(self, tasks: asyncio.TaskGroup) -> datetime | None:
-        """While the endpoint is down one request at a time finds out whether it is back; no event loses tries."""
+    async def _expire(self) -> None:
+        """Give up what waited too long for an endpoint that is down."""
         now = self._clock.monotonic()
-        if now - self._expired_at >= _EXPIRE_EVERY_S:
-            self._expired_at = now
-            expired = await self._outbox.expire(self._endpoint, self._policy.max_age.total_seconds())
-            if expired:
-                self._metrics.dead_letters.labels(self._endpoint).inc(expired)
-                log.error("delivery.expired", endpoint=self._endpoint, count=expired, reason="older than max_age")
-        if self._in_flight:
-            return None
-        claimed, due = await self._outbox.claim_probe(self._endpoint)
-        self._begin(claimed, tasks)
-        return due
+        if self._state.down_since is None or now - self._expired_at < _EXPIRE_EVERY_S:
+            return
+        self._expired_at = now
+        expired = await self._outbox.expire(self._endpoint, self._policy.max_age.total_seconds())
+        if expired:
+            self._metrics.dead_letters.labels(self._endpoint).inc(expired)
+            log.error("delivery.expired", endpoint=self._endpoint, count=expired, reason="older than max_age")
 
     async def _read_state(self) -> None:
         """The state is kept in the outbox, where an operator can end an outage too; in between, this object knows its own
-        changes.
+        changes, some of them before they are recorded.
         """
         now = self._clock.monotonic()
         if now - self._state_read_at >= _LONGEST_POLL_S:
-            first, self._state_read_at = self._state_read_at < 0, now
+            first, self._state_read_at = not self._state_known, now
             longest_s = self._policy.longest_wait.total_seconds()
             mended = await self._outbox.mend_times(self._endpoint, longest_s, self._probe_every_s)
             if mended and not first:  # at first it can be that the configuration has shorter waits now
                 log.warning("relay.clock_set_back", endpoint=self._endpoint, sessions=mended, note="they are tried now")
-            before = self._state
+            before, current = self._state, not self._unrecorded
             state = await self._outbox.endpoint_state(self._endpoint)
             if state.down_since is not None and not self._policy.outage:
                 # Without the outage rule an endpoint is never down, whatever an earlier configuration left behind.
                 await self._outbox.end_outage(self._endpoint)
                 state = EndpointState(None, state.last_success_at)
-            if self._state is before:
+            if current and self._state is before:
                 self._state = state
+            self._state_known = True
             self._up.set(self._state.down_since is None)
 
     def _pause_s(self, due: datetime | None) -> float:
@@ -195,38 +234,37 @@ class Lanes:
             return _LONGEST_POLL_S  # a slot that gets free wakes the loop
         return min(max(0.0, (due - self._clock.now()).total_seconds()), _LONGEST_POLL_S)
 
-    def _begin(self, claimed: list[Delivery], tasks: asyncio.TaskGroup) -> None:
-        for delivery in claimed:
-            self._in_flight += 1
-            self._retries_in_flight += delivery.failures > 0
-            tasks.create_task(self._deliver(delivery))
-        self._requests.set(self._in_flight)
-
     async def _deliver(self, delivery: Delivery) -> None:
         try:
             outcome = await self._attempt(delivery)
-            now = self._clock.now()
-            verdict = decide(
-                outcome,
-                delivery,
-                self._policy,
-                now=now,
-                last_success_at=self._state.last_success_at,
-                chance=random.random(),  # noqa: S311 - spreads retries, guards nothing
-            )
-            recorded = Recorded(outcome, verdict, self._answer(delivery, outcome), self._probe_every_s)
-            # The request was made: its record must survive a stop at this moment.
-            await asyncio.shield(self._outbox.settle(delivery, recorded))
-            self._report(delivery, outcome, verdict)
-            self._follow(verdict, now)
         finally:
             self._in_flight -= 1
             self._retries_in_flight -= delivery.failures > 0
             self._requests.set(self._in_flight)
-            self._wake.set()
+        now = self._clock.now()
+        verdict = decide(
+            outcome,
+            delivery,
+            self._policy,
+            now=now,
+            last_success_at=self._state.last_success_at,
+            chance=random.random(),  # noqa: S311 - spreads retries, guards nothing
+        )
+        # The record is made even if this task is cancelled while it waits for it.
+        recording = self._outbox.settle(
+            delivery, Recorded(outcome, verdict, self._answer(delivery, outcome), self._probe_every_s)
+        )
+        self._unrecorded += 1
+        self._follow(verdict, now)
+        self.wake()
+        try:
+            await recording
+        finally:
+            self._unrecorded -= 1
+        self._report(delivery, outcome, verdict)
 
     def _follow(self, verdict: Verdict, now: datetime) -> None:
-        """Whether the endpoint is up, as the outbox has just recorded it."""
+        """Whether the endpoint is up, as the outbox is about to record it."""
         down_since = self._state.down_since
         match verdict:
             case Delivered():

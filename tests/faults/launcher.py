@@ -8,6 +8,7 @@ The relay itself knows nothing of tests. Here its process gets, before it begins
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import inspect
 import os
@@ -82,7 +83,10 @@ def arm(name: str, passages: int) -> None:
 
     def call(*arguments: Any, **named: Any) -> Any:
         result = original(*arguments, **named)
-        passed(arguments, result)
+        if isinstance(result, asyncio.Future):
+            result.add_done_callback(lambda done: passed(arguments, done.result()))
+        else:
+            passed(arguments, result)
         return result
 
     mock.patch.object(point.owner, point.name, wait_for if inspect.iscoroutinefunction(original) else call).start()

@@ -29,8 +29,10 @@ _NEVER = {
         AND NOT EXISTS (SELECT 1 FROM bodies b WHERE b.sequence = d.sequence AND b.profile = d.profile)""",
     "lanes that wait for nothing": """
         SELECT l.endpoint, l.session, l.sequence FROM lanes l JOIN deliveries d USING (endpoint, sequence)
-        WHERE l.due IS NULL AND d.state <> 'intent' AND NOT EXISTS
-        (SELECT 1 FROM attempts a WHERE a.endpoint = l.endpoint AND a.sequence = l.sequence AND a.outcome IS NULL)""",
+        WHERE l.due IS NULL AND l.started_at IS NULL AND d.state <> 'intent'""",
+    "attempts in flight of what is not to be claimed": """
+        SELECT l.endpoint, l.session, l.sequence FROM lanes l JOIN deliveries d USING (endpoint, sequence)
+        WHERE l.started_at IS NOT NULL AND (l.due IS NOT NULL OR d.state NOT IN ('pending', 'suspended'))""",
     "lanes of an intent that can be claimed": """
         SELECT l.endpoint, l.session, l.sequence FROM lanes l JOIN deliveries d USING (endpoint, sequence)
         WHERE l.due IS NOT NULL AND d.state = 'intent'""",
@@ -44,7 +46,7 @@ _NEVER = {
 _NOT_AT_THE_END = {
     "lanes": "SELECT endpoint, session, sequence FROM lanes",
     "intents": "SELECT sequence FROM intents",
-    "attempts in flight": "SELECT endpoint, sequence, number FROM attempts WHERE outcome IS NULL",
+    "attempts in flight": "SELECT endpoint, session, sequence FROM lanes WHERE started_at IS NOT NULL",
     "deliveries that are neither delivered nor dead": """
         SELECT endpoint, sequence, state, reason FROM deliveries WHERE state NOT IN ('delivered', 'dead')""",
 }

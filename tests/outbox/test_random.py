@@ -143,7 +143,7 @@ class Run:
             assert delivery.body == bodies(delivery.event_id)[ENDPOINTS[endpoint]]
             lane.in_flight, lane.due = delivery, None
         stored = look(
-            self.path, "SELECT sequence FROM attempts WHERE outcome IS NULL AND endpoint = ? ORDER BY sequence", endpoint
+            self.path, "SELECT sequence FROM lanes WHERE started_at IS NOT NULL AND endpoint = ? ORDER BY sequence", endpoint
         )
         assert stored == sorted(lane.in_flight.sequence for lane in lanes if lane.in_flight), "counted, and once per lane"
         waiting = [lane.due for lane in lanes if lane.due is not None]
@@ -205,7 +205,8 @@ class Run:
     def check(self) -> None:
         stored = look(
             self.path,
-            "SELECT endpoint, e.id, state, attempts, failures FROM deliveries d JOIN events e ON e.sequence = d.sequence",
+            "SELECT d.endpoint, e.id, state, attempts + (started_at IS NOT NULL), failures FROM deliveries d"
+            " JOIN events e ON e.sequence = d.sequence LEFT JOIN lanes l ON l.endpoint = d.endpoint AND l.sequence = d.sequence",
         )
         expected = [
             (endpoint, str(owed.number), owed.state, owed.attempts, owed.failures)
