@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+import uvloop
 
 from daemon import log
 from daemon.app import App
@@ -110,7 +111,8 @@ def _run_until_signal(
         await work(stop)
 
     try:
-        asyncio.run(run_it())
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run_it())
     except DaemonError:
         raise
     except (Exception, BaseExceptionGroup) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Protocol
 from daemon.clock import Clock, wait_until_set
 from daemon.errors import DaemonError
 from daemon.log import get_logger
-from daemon.metrics import Metrics
+from daemon.metrics import OUTCOMES, Metrics
 from daemon.model import (
     Answered,
     Broken,
@@ -109,7 +110,6 @@ class Lanes:
         self._outbox = outbox
         self._post = post
         self._clock = clock
-        self._metrics = metrics
         self._wake = asyncio.Event()
         self._stopping = False
         self._in_flight = 0
@@ -121,6 +121,9 @@ class Lanes:
         self._unrecorded = 0
         self.turned_at = clock.monotonic()
         metrics.expect_endpoint(endpoint)
+        self._log = log.bind()  # asking a logger for its level costs more than the rest of a quiet report
+        self._attempts = {outcome: metrics.attempts.labels(endpoint, outcome) for outcome in OUTCOMES}
+        self._dead_letters = metrics.dead_letters.labels(endpoint)
         self._requests = metrics.in_flight.labels(endpoint)
         self._up = metrics.endpoint_up.labels(endpoint)
         self._latency = metrics.latency.labels(endpoint)
@@ -204,7 +207,7 @@ class Lanes:
         self._expired_at = now
         expired = await self._outbox.expire(self._endpoint, self._policy.max_age.total_seconds())
         if expired:
-            self._metrics.dead_letters.labels(self._endpoint).inc(expired)
+            self._dead_letters.inc(expired)
             log.error("delivery.expired", endpoint=self._endpoint, count=expired, reason="older than max_age")
 
     async def _read_state(self) -> None:
@@ -311,6 +314,12 @@ class Lanes:
         """One wide line per attempt at `debug`. Above it a failing endpoint and dead letters are said, counted where they
         repeat.
         """
+        self._attempts[_label(outcome, verdict)].inc()
+        self._request_duration.observe(outcome.duration_s)
+        if isinstance(verdict, Delivered):
+            self._latency.observe(max((self._clock.now() - delivery.happened_at).total_seconds(), 0))
+            if not self._log.is_enabled_for(logging.DEBUG):  # the usual case costs nothing more
+                return
         said = _without_quotes(outcome)
         fields = {
             "endpoint": delivery.endpoint,
@@ -324,13 +333,10 @@ class Lanes:
             "bytes": len(delivery.body.content),
             **({"recovered": True} if delivery.recovered else {}),
         }
-        self._metrics.attempts.labels(self._endpoint, _label(outcome, verdict)).inc()
-        self._request_duration.observe(outcome.duration_s)
-        age_s = (self._clock.now() - delivery.happened_at).total_seconds()
         match verdict:
             case Delivered():
-                self._latency.observe(max(age_s, 0))
-                log.debug("delivery.attempted", verdict="delivered", age_s=round(age_s, 3), **fields)
+                age_s = round((self._clock.now() - delivery.happened_at).total_seconds(), 3)
+                log.debug("delivery.attempted", verdict="delivered", age_s=age_s, **fields)
             case RetryAt(due):
                 log.debug("delivery.attempted", verdict="retry", due=due.isoformat(), **fields)
                 log.warning(
@@ -344,7 +350,7 @@ class Lanes:
             case Suspended(reason):
                 log.debug("delivery.attempted", verdict="suspended", reason=reason.replace(describe(outcome), said), **fields)
             case Dead(reason):
-                self._metrics.dead_letters.labels(self._endpoint).inc()
+                self._dead_letters.inc()
                 log.error("delivery.dead", verdict="dead", reason=reason.replace(describe(outcome), said), **fields)
 
 

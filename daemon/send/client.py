@@ -11,6 +11,7 @@ from types import TracebackType
 from urllib.parse import quote
 
 import aiohttp
+from multidict import CIMultiDict
 
 from daemon.clock import Clock
 from daemon.config.endpoint import EndpointSection
@@ -46,10 +47,12 @@ class Sender:
         self._tls = endpoint.tls.context(f"endpoints.{name}.tls")
         keys = endpoint.signing_keys(name)
         self._signer = Signer(keys) if keys else None
-        self._headers = endpoint.request_headers(name)
-        self._headers["Content-Type"] = "application/json"
-        if not any(header.lower() == "user-agent" for header in self._headers):
-            self._headers["User-Agent"] = f"livechat-relay/{version('rocketchat-livechat-relay')}"
+        defaults = {
+            "User-Agent": f"livechat-relay/{version('rocketchat-livechat-relay')}",
+            "Accept-Encoding": "identity",  # an answer is kept as it came; nothing it holds is unpacked
+        }
+        self._headers = CIMultiDict({**defaults, "Content-Type": "application/json"})
+        self._headers.update(endpoint.request_headers(name))
         self._timeout = aiohttp.ClientTimeout(total=endpoint.timeout.total_seconds())
         self._concurrency = endpoint.concurrency
         self._session: aiohttp.ClientSession | None = None
@@ -64,7 +67,8 @@ class Sender:
             ),
             timeout=self._timeout,
             cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,  # an answer is kept as it came; nothing it holds is unpacked
+            headers=self._headers,
+            auto_decompress=False,
             trust_env=False,  # no proxy: the guard would see its address only
             trace_configs=self._traces,
         )
@@ -80,7 +84,6 @@ class Sender:
             raise RuntimeError("use the sender as a context manager")
         event_id = _in_header(delivery.event_id)
         headers = {
-            **self._headers,
             "X-Livechat-Relay-Event-Id": event_id,
             "X-Livechat-Relay-Attempt": str(delivery.attempt),
             "X-Livechat-Relay-Sequence": str(delivery.sequence),

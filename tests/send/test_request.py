@@ -25,7 +25,7 @@ class TestHeaders:
         assert request.path_qs == "/hook"
         assert sorted(request.headers.items()) == [
             ("Accept", "*/*"),
-            ("Accept-Encoding", "gzip, deflate"),
+            ("Accept-Encoding", "identity"),
             ("Authorization", "Bearer b"),
             ("Content-Length", str(len(BODY))),
             ("Content-Type", "application/json"),
