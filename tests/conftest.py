@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 import pytest_asyncio
 import structlog
+import uvloop
 from hypothesis import settings
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
 
@@ -19,6 +21,12 @@ from daemon.demo.mongod import EmbeddedMongod
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("relay", deadline=None)
 settings.load_profile("relay")
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Tests run on the event loop of the relay."""
+    return {"uvloop": uvloop.new_event_loop}
+
 
 GIVEN = os.environ.get("LIVECHAT_RELAY_TEST_MONGODB_URI")
 

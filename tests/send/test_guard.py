@@ -186,7 +186,7 @@ class TestRequests:
 
 
 def answer_with(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> list[str]:
-    """Names resolve to these; the list can be changed later."""
+    """Names resolve to these, addresses to themselves; the list can be changed later."""
     current = list(addresses)
 
     async def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
@@ -194,7 +194,7 @@ def answer_with(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> list[str]:
             (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, port, 0, 0))
             if ":" in address
             else (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
-            for address in current
+            for address in ([host] if host in current else current)
         ]
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
