@@ -181,8 +181,8 @@ class Delivery:
     """One attempt that is already counted: `attempt` is its number, `failures` how many before it had a failing outcome.
 
     `answer` (JSON) is the endpoint's last answer in this session, which the payload returns. `recorded_at` is when the event
-    entered the outbox, `round_at` when its present round of tries began, `started_at` when this attempt was counted. `probe`: it
-    finds out whether an endpoint that is down is back.
+    entered the outbox, `round_at` when its present round of tries began. `probe`: it finds out whether an endpoint that is
+    down is back.
     """
 
     endpoint: str
@@ -195,7 +195,6 @@ class Delivery:
     happened_at: datetime
     recorded_at: datetime
     round_at: datetime
-    started_at: datetime
     body: Body
     answer: bytes | None = None
     probe: bool = False
@@ -270,10 +269,11 @@ Verdict = Delivered | RetryAt | Suspended | Dead
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What an attempt meant, to be kept: the outcome, the verdict, the answer (JSON) that later payloads return, and how long an
-    endpoint that is down is left alone.
+    """What an attempt that was made at `started_at` meant, to be kept: the outcome, the verdict, the answer (JSON) that later
+    payloads return, and how long an endpoint that is down is left alone.
     """
 
+    started_at: datetime
     outcome: Outcome
     verdict: Verdict
     answer: bytes | None

@@ -106,6 +106,14 @@ def claim(connection: sqlite3.Connection, endpoint: str, limit: int, retries: in
     return _claim(connection, endpoint, [*again, *fresh], now)
 
 
+def release(connection: sqlite3.Connection, endpoint: str, deliveries: Sequence[Delivery]) -> None:
+    """Take back claims: these attempts were not made, and are not counted."""
+    for chunk in chunks(deliveries):
+        statement = f"UPDATE OR FAIL lanes SET due = ?, started_at = NULL WHERE {_OF_SETTLED}"  # noqa: S608 - texts of ours
+        lanes = [endpoint, *(delivery.session for delivery in chunk), *(delivery.sequence for delivery in chunk)]
+        connection.execute(statement.format(marks=marks(len(chunk))), [AT_ONCE, *lanes])
+
+
 def claim_probe(connection: sqlite3.Connection, endpoint: str, now: float) -> list[Delivery]:
     """The one delivery that finds out whether an endpoint that is down is back, its attempt counted; none when it is not due.
 
@@ -203,7 +211,6 @@ def _delivery(endpoint: str, row: Sequence[Any], now: float, *, probe: bool) -> 
         happened_at=as_time(happened_at),
         recorded_at=as_time(recorded_at),
         round_at=as_time(now if round_at is None else round_at),
-        started_at=as_time(now),
         body=Body(
             content, tuple((offset, room, user, file) for offset, room, user, file in files), tuple(place) if place else None
         ),
@@ -219,7 +226,7 @@ def record(connection: sqlite3.Connection, items: Sequence[tuple[Delivery, Recor
     In the order of the decisions; successes in a row are kept together.
     """
     rows = [
-        (item.endpoint, item.sequence, item.attempt, item.started_at.timestamp(), *_columns(recorded.outcome))
+        (item.endpoint, item.sequence, item.attempt, recorded.started_at.timestamp(), *_columns(recorded.outcome))
         for item, recorded in items
     ]
     insert(connection, _ATTEMPTS, rows)

@@ -142,6 +142,10 @@ class SqliteOutbox:
 
         return self._writer.run(work)
 
+    async def release(self, endpoint: str, deliveries: Sequence[Delivery]) -> None:
+        """Take back claims whose requests are not made: their attempts do not count, and they are due at once."""
+        await self._writer.run(lambda connection: lanes.release(connection, endpoint, deliveries))
+
     async def endpoint_state(self, endpoint: str) -> EndpointState:
         """Whether an endpoint is down, and when it last took anything."""
         return await self._read(lambda connection: lanes.endpoint_state(connection, endpoint))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -42,6 +43,9 @@ log = get_logger("relay")
 
 class Outbox(Protocol):
     """What the relay needs of the outbox."""
+
+    async def release(self, endpoint: str, deliveries: Sequence[Delivery]) -> None:
+        """Take back claims whose requests are not made."""
 
     async def endpoint_state(self, endpoint: str) -> EndpointState:
         """Whether an endpoint is down, and when it last took anything."""
@@ -81,8 +85,9 @@ class Asked:
 class Lanes:
     """Delivers to one endpoint until told to stop.
 
-    Sessions are independent of each other, each has one request in flight at most. Of the `concurrency` slots a quarter is
-    kept for events that failed before, and never more while fresh ones wait, so that neither starves the other.
+    Sessions are independent of each other, each has one request in flight at most. At most `concurrency` requests are in flight;
+    as many deliveries again are claimed ahead, so that a slot that gets free need not wait for a commit. Of all these a quarter
+    of `concurrency` at most failed before, and fresh ones take turns with them, so that neither starves the other.
     """
 
     def __init__(
@@ -112,8 +117,9 @@ class Lanes:
         self._clock = clock
         self._wake = asyncio.Event()
         self._stopping = False
+        self._claimed: deque[Delivery] = deque()  # their attempts are counted; they wait for a slot
         self._in_flight = 0
-        self._retries_in_flight = 0
+        self._retries = 0  # claimed or in flight
         self._most_retries = max(1, concurrency // 4)
         self._retried_last = False
         self._failed_probes = 0
@@ -150,59 +156,79 @@ class Lanes:
 
     async def run(self) -> None:
         """Deliver until `stop`. Cancelling it leaves the requests in flight to be sent again after the next start."""
-        async with asyncio.TaskGroup() as tasks:
+        async with asyncio.TaskGroup() as self._tasks:
             while not self._stopping:
                 self.turned_at = self._clock.monotonic()
                 self._wake.clear()
                 await self._read_state()
-                await self._expire()
-                due = await self._claim(tasks)
+                if self._state.down_since is not None:
+                    await self._release()
+                    await self._expire()
+                due = await self._claim()
                 await wait_until_set(self._wake, self._pause_s(due))
             if self._asked is not None:
-                await self._take(self._asked, tasks)
+                await self._take(self._asked)
+            await self._release()
 
     def _ask(self) -> Asked | None:
-        """Ask for what is due and has a slot; None when there is no slot, or nothing is known of the endpoint yet."""
+        """Ask for what is due and has a place; None when there is no place, or nothing is known of the endpoint yet."""
         if not self._state_known:
             return None
+        held = self._in_flight + len(self._claimed)
         if self._state.down_since is not None:
             # While the endpoint is down one request at a time finds out whether it is back; no event loses tries.
-            return None if self._in_flight else Asked(self._outbox.claim_probe(self._endpoint))
-        free = self._concurrency - self._in_flight
-        if not free:
+            return None if held else Asked(self._outbox.claim_probe(self._endpoint))
+        free = 2 * self._concurrency - held
+        if free <= 0:
             return None
-        retries = max(0, self._most_retries - self._retries_in_flight)
+        retries = max(0, self._most_retries - self._retries)
         if retries >= free and self._retried_last:
-            # Where retries could take every free slot they take turns with fresh events.
+            # Where retries could take every free place they take turns with fresh events.
             return Asked(self._outbox.claim(self._endpoint, free, 0), others=(free, retries))
         return Asked(self._outbox.claim(self._endpoint, free, retries))
 
-    async def _claim(self, tasks: asyncio.TaskGroup) -> datetime | None:
+    async def _claim(self) -> datetime | None:
         """Begin what is due and has a slot; gives when the next one is due."""
         asked = self._asked or self._ask()
         if asked is None:
             return None
         self._asked = asked
-        return await self._take(asked, tasks)
+        return await self._take(asked)
 
-    async def _take(self, asked: Asked, tasks: asyncio.TaskGroup) -> datetime | None:
+    async def _take(self, asked: Asked) -> datetime | None:
         claimed, due = await asked.claimed
         if not claimed and asked.others is not None:
             claimed, due = await self._outbox.claim(self._endpoint, *asked.others)
         self._asked = None
         if claimed:
-            self._retried_last = any(delivery.failures for delivery in claimed)
-        for delivery in claimed:
-            self._in_flight += 1
-            self._retries_in_flight += delivery.failures > 0
-            tasks.create_task(self._deliver(delivery))
-        self._requests.set(self._in_flight)
+            retries = sum(delivery.failures > 0 for delivery in claimed)
+            self._retried_last = bool(retries)
+            self._retries += retries
+            self._claimed.extend(claimed)
+            self._begin()
         return due
+
+    def _begin(self) -> None:
+        """Begin what is claimed and has a slot; while the endpoint is down that is the probe alone."""
+        while self._claimed and self._in_flight < self._concurrency and not self._stopping:
+            if self._state.down_since is not None and not self._claimed[0].probe:
+                break
+            self._in_flight += 1
+            self._tasks.create_task(self._deliver(self._claimed.popleft()))
+        self._requests.set(self._in_flight)
+
+    async def _release(self) -> None:
+        """Give back what is claimed and will not be begun."""
+        if self._claimed:
+            released = list(self._claimed)
+            self._claimed.clear()
+            self._retries -= sum(delivery.failures > 0 for delivery in released)
+            await self._outbox.release(self._endpoint, released)
 
     async def _expire(self) -> None:
         """Give up what waited too long for an endpoint that is down."""
         now = self._clock.monotonic()
-        if self._state.down_since is None or now - self._expired_at < _EXPIRE_EVERY_S:
+        if now - self._expired_at < _EXPIRE_EVERY_S:
             return
         self._expired_at = now
         expired = await self._outbox.expire(self._endpoint, self._policy.max_age.total_seconds())
@@ -233,17 +259,18 @@ class Lanes:
             self._up.set(self._state.down_since is None)
 
     def _pause_s(self, due: datetime | None) -> float:
-        if due is None or self._in_flight >= self._concurrency or self._retries_in_flight >= self._most_retries:
-            return _LONGEST_POLL_S  # a slot that gets free wakes the loop
+        held = self._in_flight + len(self._claimed)
+        if due is None or held >= 2 * self._concurrency or self._retries >= self._most_retries:
+            return _LONGEST_POLL_S  # a place that gets free wakes the loop
         return min(max(0.0, (due - self._clock.now()).total_seconds()), _LONGEST_POLL_S)
 
     async def _deliver(self, delivery: Delivery) -> None:
+        started_at = self._clock.now()
         try:
             outcome = await self._attempt(delivery)
         finally:
             self._in_flight -= 1
-            self._retries_in_flight -= delivery.failures > 0
-            self._requests.set(self._in_flight)
+            self._retries -= delivery.failures > 0
         now = self._clock.now()
         verdict = decide(
             outcome,
@@ -254,11 +281,11 @@ class Lanes:
             chance=random.random(),  # noqa: S311 - spreads retries, guards nothing
         )
         # The record is made even if this task is cancelled while it waits for it.
-        recording = self._outbox.settle(
-            delivery, Recorded(outcome, verdict, self._answer(delivery, outcome), self._probe_every_s)
-        )
+        recorded = Recorded(started_at, outcome, verdict, self._answer(delivery, outcome), self._probe_every_s)
+        recording = self._outbox.settle(delivery, recorded)
         self._unrecorded += 1
         self._follow(verdict, now)
+        self._begin()
         self.wake()
         try:
             await recording

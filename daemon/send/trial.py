@@ -44,7 +44,6 @@ async def try_endpoint(name: str, endpoint: EndpointSection, event_type: EventTy
         happened_at=now,
         recorded_at=now,
         round_at=now,
-        started_at=now,
         body=Body(sample_payload(event_type, now)),
     )
     request: dict[str, str] = {}

@@ -113,7 +113,7 @@ def test_a_round_takes_as_long_as_the_relay_takes(tries: int, wait: str | list[s
     policy = RetryPolicy(tries=retry.tries, waits=retry.waits)
     start = now = datetime(2026, 11, 23, tzinfo=UTC)
     for failures in range(tries):
-        delivery = Delivery("crm", 1, "e", "Message", "s", failures + 1, failures, start, start, start, start, Body(b""))
+        delivery = Delivery("crm", 1, "e", "Message", "s", failures + 1, failures, start, start, start, Body(b""))
         verdict = decide(Unreachable("x", 0), delivery, policy, now=now, last_success_at=None)
         if isinstance(verdict, RetryAt):
             now = verdict.due

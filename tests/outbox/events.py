@@ -85,7 +85,7 @@ async def settle(
     outbox: SqliteOutbox, delivery: Delivery, outcome: Outcome, verdict: Verdict, answer: bytes | None = None
 ) -> None:
     """Record what came of an attempt."""
-    await outbox.settle(delivery, Recorded(outcome, verdict, answer, probe_every_s=30.0))
+    await outbox.settle(delivery, Recorded(START, outcome, verdict, answer, probe_every_s=30.0))
 
 
 def look(path: Path, query: str, *values: Any) -> list[Any]:

@@ -464,7 +464,7 @@ class TestWaking:
 
             settle, expire, mend_times = relay.outbox.settle, relay.outbox.expire, relay.outbox.mend_times
             claim_probe, endpoint_state = relay.outbox.claim_probe, relay.outbox.endpoint_state
-            end_outage = relay.outbox.end_outage
+            end_outage, release = relay.outbox.end_outage, relay.outbox.release
 
             def claim(self, endpoint: str, limit: int, retries: int) -> asyncio.Future[Claimed]:
                 claimed = relay.outbox.claim(endpoint, limit, retries)
@@ -553,7 +553,7 @@ class TestStopping:
 
             claim, expire, mend_times = relay.outbox.claim, relay.outbox.expire, relay.outbox.mend_times
             claim_probe, endpoint_state = relay.outbox.claim_probe, relay.outbox.endpoint_state
-            end_outage = relay.outbox.end_outage
+            end_outage, release = relay.outbox.end_outage, relay.outbox.release
 
             def settle(self, *what: Any) -> asyncio.Future[None]:
                 settling.set()
@@ -576,7 +576,7 @@ class TestStopping:
 
             claim, expire, mend_times = relay.outbox.claim, relay.outbox.expire, relay.outbox.mend_times
             claim_probe, endpoint_state = relay.outbox.claim_probe, relay.outbox.endpoint_state
-            end_outage = relay.outbox.end_outage
+            end_outage, release = relay.outbox.end_outage, relay.outbox.release
 
             async def settle(self, *what: Any) -> None:
                 raise OutboxError("cannot be written", hint="make room")

@@ -28,7 +28,6 @@ TRY = Delivery(
     happened_at=ROUND,
     recorded_at=ROUND,
     round_at=ROUND,
-    started_at=ROUND,
     body=Body(b"{}"),
 )
 

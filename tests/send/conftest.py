@@ -28,7 +28,6 @@ DELIVERY = Delivery(
     happened_at=START,
     recorded_at=START,
     round_at=START,
-    started_at=START,
     body=Body(BODY),
 )
 
