@@ -69,7 +69,6 @@ _NEXT_HEAD = (
     f"UPDATE OR FAIL lanes SET (sequence, due) = (SELECT d.sequence, iif(d.state = 'intent', NULL, 0.0) {_OWED}"  # noqa: S608 - texts of ours
     f" ORDER BY d.sequence LIMIT 1), retry = 0, started_at = NULL WHERE {_OF_SETTLED}"
 )
-_INTERRUPTED = "SELECT endpoint, sequence FROM lanes WHERE started_at IS NOT NULL"
 _ATTEMPTS = "attempts (endpoint, sequence, number, started_at, duration, outcome, status, error, answer)"
 
 
@@ -89,10 +88,9 @@ def recover(connection: sqlite3.Connection) -> int:
     ).rowcount
     if interrupted:
         connection.execute(
-            "UPDATE deliveries SET attempts = attempts + 1,"  # noqa: S608 - a text of ours
-            " round_at = coalesce(round_at, (SELECT started_at FROM lanes l WHERE"
-            " l.endpoint = deliveries.endpoint AND l.session = deliveries.session)), answer = coalesce(answer, x'')"
-            f" WHERE (endpoint, sequence) IN ({_INTERRUPTED})"
+            "UPDATE deliveries SET attempts = attempts + 1, round_at = coalesce(round_at, l.started_at),"
+            " answer = coalesce(answer, x'') FROM lanes l WHERE l.started_at IS NOT NULL"
+            " AND deliveries.endpoint = l.endpoint AND deliveries.sequence = l.sequence"
         )
         connection.execute("UPDATE lanes SET due = ?, started_at = NULL WHERE started_at IS NOT NULL", [AT_ONCE])
     return interrupted

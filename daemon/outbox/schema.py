@@ -74,12 +74,11 @@ MIGRATIONS = (
         settled_at REAL,
         reason TEXT,
         answer BLOB,                    -- JSON: the CRM's answer in the payload, as of the first attempt; empty: none
-        PRIMARY KEY (endpoint, sequence)
+        PRIMARY KEY (sequence, endpoint)
     ) WITHOUT ROWID;
     CREATE INDEX deliveries_owed ON deliveries (endpoint, session, sequence, state)
         WHERE state IN ('intent', 'pending', 'suspended');
     CREATE INDEX deliveries_suspended ON deliveries (endpoint, sequence) WHERE state = 'suspended';
-    CREATE INDEX deliveries_of_event ON deliveries (sequence);
     -- For the operator: what is not delivered, in the order in which it happened.
     CREATE INDEX deliveries_unfinished ON deliveries (sequence, endpoint, state) WHERE state <> 'delivered';
 
