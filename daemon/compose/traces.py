@@ -96,15 +96,11 @@ def _of_room(stored: Stored) -> Iterator[Trace]:
         change = stand_in(documents.ROOMS, room["_id"], room["ts"])
         yield from _traces(transitions.of_room(change, None, stored.as_of(room["ts"])), change)
     if isinstance(served, Mapping) and isinstance(served.get("ts"), datetime):
-        change = replace(stand_in(documents.ROOMS, room["_id"], served["ts"]), operation="update", updated={"servedBy": served})
+        change = stand_in(documents.ROOMS, room["_id"], served["ts"])._replace(operation="update", updated={"servedBy": served})
         yield from _traces(transitions.of_room(change, None, stored.as_of(served["ts"])), change)
     if isinstance(closed_at, datetime) and not room.get("open"):
-        change = replace(
-            stand_in(documents.ROOMS, room["_id"], closed_at),
-            operation="update",
-            updated={"closedAt": closed_at},
-            removed=("open",),
-        )
+        change = stand_in(documents.ROOMS, room["_id"], closed_at)
+        change = change._replace(operation="update", updated={"closedAt": closed_at}, removed=("open",))
         yield from _traces(transitions.of_room(change, None, stored.as_of(closed_at)), change)
 
 
@@ -119,7 +115,7 @@ def _of_message(stored: Stored, message: Document, server: Behaviour) -> Iterato
     edited_at = message.get("editedAt")
     if isinstance(edited_at, datetime):
         edit = stand_in(documents.MESSAGES, message["_id"], edited_at)
-        edit = replace(edit, operation="update", updated={"editedAt": edited_at})
+        edit = edit._replace(operation="update", updated={"editedAt": edited_at})
         if transitions.is_edit(edit):
             yield from _traces(transitions.of_message(edit, message, stored.as_of(edited_at), server), edit)
 
