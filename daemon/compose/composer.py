@@ -94,7 +94,8 @@ class Composer:
         batch = await self._gather(batch)
         self._say_version()
         for change in batch.changes:
-            self._give_up(self._intents.overdue_at(change.cluster_time))
+            if self._intents:
+                self._give_up(self._intents.overdue_at(change.cluster_time))
             try:
                 self._takers.get(change.collection, self._states.apply)(change)
             except Exception as error:  # noqa: BLE001 - one odd document must not stop the stream
@@ -145,6 +146,8 @@ class Composer:
 
     def _take_room(self, change: Change) -> None:
         before = self._states.get(Kind.ROOM, change.id)
+        if before is not None and before.get("t") != "l" and _says_nothing_of_a_channel(change):
+            return
         after = self._states.apply(change)
         if after is None:
             if before is None and change.operation == "update" and ("closedAt" in change.updated or touches(change, "servedBy")):
@@ -208,9 +211,15 @@ class Composer:
                 log.info("compose.edit_of_unknown_message", message=change.id, reason="the message no longer exists in MongoDB")
                 return
             self._edited[change.id] = message
+            room = self._states.get(Kind.ROOM, message.get("rid"))
         else:
-            message = reduce(change.document or {}, documents.MESSAGE_FIELDS)
-        room = self._states.get(Kind.ROOM, message.get("rid"))
+            written = change.document or {}
+            room = self._states.get(Kind.ROOM, written.get("rid"))
+            if room is not None and room.get("t") != "l":
+                if change.operation == "insert":
+                    self._events += self._channel.take(change, written, room)
+                return
+            message = reduce(written, documents.MESSAGE_FIELDS)
         if room is None:
             if transitions.is_visitor_text(message):
                 lost = {"_id": message.get("rid")}
@@ -218,8 +227,6 @@ class Composer:
                     self._skip(transition, change, _ROOM_GONE)
         elif room.get("t") == "l":
             self._take_livechat_message(change, message, room)
-        elif change.operation == "insert":
-            self._events += self._channel.take(change, message, room)
 
     def _take_livechat_message(self, change: Change, message: dict[str, Any], room: dict[str, Any]) -> None:
         for transition in transitions.of_message(change, message, room, behaviour(self._drafts.version())):
@@ -350,6 +357,11 @@ class Composer:
                 log.warning("compose.server_version_unknown", note=note)
             else:
                 log.info("compose.server_version", version=version)
+
+
+def _says_nothing_of_a_channel(change: Change) -> bool:
+    """Of a room that is not of livechat, and never becomes it, only type and name matter; every message updates it."""
+    return change.operation == "update" and not change.removed and change.updated.keys().isdisjoint(("t", "name"))
 
 
 def _new_name_is_due(room: Document | None, visitor: Document) -> bool:
