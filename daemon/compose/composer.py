@@ -289,9 +289,9 @@ class Composer:
     # -- events and intents
 
     def _emit(self, transition: Transition, change: Change) -> None:
-        if not self._endpoints.of(transition.type, self._drafts.traits(transition.room, transition.departments)):
-            return
         event = self._drafts.event(transition, change)
+        if event is None:
+            return
         if event.skipped is not None:
             self._append_skipped(event, event.skipped)
             return
@@ -318,7 +318,7 @@ class Composer:
         """An edit tells the room and the visitor as they are when all of it was seen."""
         room = room or self._states.get(Kind.ROOM, waiting.session) or waiting.context.room
         visitor = visitor or self._states.get(Kind.VISITOR, waiting.visitor) or waiting.context.visitor
-        context = replace(self._drafts.context(EventType.EDIT, room, visitor), transcript=True)
+        context = self._drafts.context(EventType.EDIT, room, visitor, transcript=True)
         self._complete(waiting, at, context)
 
     def _give_up(self, overdue: Iterable[tuple[Waiting, Timestamp]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Protocol
 
 from bson.timestamp import Timestamp
@@ -101,6 +101,11 @@ class FoldedStates:
             return None
         memory.move_to_end(id_)
         return memory[id_]
+
+    def several(self, kind: Kind, ids: Iterable[str]) -> list[dict[str, Any] | None]:
+        """These documents of a kind that is held whole, in order; None as in `get`."""
+        memory = self._memory[kind]
+        return [memory.get(id_) for id_ in ids]
 
     def all(self, kind: Kind) -> list[dict[str, Any]]:
         """All documents of a kind that is held whole."""

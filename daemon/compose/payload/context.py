@@ -40,8 +40,10 @@ class Context:
 
 
 def encode_context(context: Context, notes: Document | None = None) -> bytes:
-    """A context as an intent keeps it; `notes` is for the one who waits."""
+    """A context as an intent keeps it, without the marks on its documents; `notes` is for the one who waits."""
     stored: dict[str, Any] = {name: getattr(context, name) for name in Context.__slots__}
+    for name in ("room", "visitor"):
+        stored[name] = {key: value for key, value in stored[name].items() if not key.startswith("~")}
     return bson.encode({**stored, "type": context.type.value, "notes": dict(notes or {})})
 
 

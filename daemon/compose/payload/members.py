@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
-from daemon.compose.json_text import ABSENT
+from daemon.compose.json_text import ABSENT, Members, ready
 from daemon.model import Document
 
 S = TypeVar("S")
 Schema = Mapping[str, Any]
+_Step = tuple[str, int | None, str, Callable[[S], Any] | None]
+_MOST_REPEATED = 500
 
 TEXT: Schema = {"type": "string"}
 DATE: Schema = {"type": "string", "format": "date-time"}
@@ -23,13 +26,19 @@ ANY: Schema = {}
 
 @dataclass(frozen=True)
 class Member(Generic[S]):
-    """One member. `stored` values come as they are in MongoDB, null included; `required` ones are always there."""
+    """One member. `stored` values come as they are in MongoDB, null included; `required` ones are always there.
+
+    Its value is what `get` gives. With `part` and `field` there is none unless that document has this field, and without
+    `get` it is the field's value.
+    """
 
     name: str
-    get: Callable[[S], Any]
+    get: Callable[[S], Any] | None
     schema: Schema
     stored: bool = False
     required: bool = False
+    part: Callable[[S], Document] | None = None
+    field: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,14 +48,27 @@ class Shape(Generic[S]):
     members: tuple[Member[S], ...]
     nulls: bool
 
-    def build(self, source: S) -> dict[str, Any]:
+    def build(self, source: S) -> Members:
         """The object for `source`."""
-        result: dict[str, Any] = {}
-        for member in self.members:
-            value = member.get(source)
-            if value is not ABSENT and (self.nulls or value is not None):
-                result[member.name] = value
+        parts, steps = self._plan
+        documents = [part(source) for part in parts]
+        nulls, result = self.nulls, Members()
+        for name, document, field, get in steps:
+            value = None if document is None else documents[document].get(field, ABSENT)
+            if get is not None and value is not ABSENT:
+                value = get(source)
+            if value is not ABSENT and (nulls or value is not None):
+                result[name] = value
         return result
+
+    @cached_property
+    def _plan(self) -> tuple[list[Callable[[S], Document]], list[_Step[S]]]:
+        """The parts of a source, so that each is asked for once, and for each member which of them has its field."""
+        parts = list(dict.fromkeys(member.part for member in self.members if member.part is not None))
+        return parts, [
+            (member.name, None if member.part is None else parts.index(member.part), member.field, member.get)
+            for member in self.members
+        ]
 
     def schema(self) -> dict[str, Any]:
         """The JSON Schema of what `build` gives."""
@@ -67,8 +89,32 @@ def stored(
     name: str, schema: Schema, part: Callable[[S], Document], field: str | None = None, *, required: bool = False
 ) -> Member[S]:
     """A member as stored in a document that `part` gives."""
-    key = field or name
-    return Member(name, lambda source: part(source).get(key, ABSENT), schema, stored=True, required=required)
+    return Member(name, None, schema, stored=True, required=required, part=part, field=field or name)
+
+
+class Repeated(Generic[S]):
+    """The object of a shape, written once and for as long as it is built of the same documents: payload after payload has the
+    same visitor and agent.
+
+    `of` gives all that the object is built of. That is told by identity: documents are replaced, never changed.
+    """
+
+    def __init__(self, shape: Shape[S], of: Callable[[S], tuple[Any, ...]]) -> None:
+        self._shape = shape
+        self._of = of
+        self._written: dict[tuple[int, ...], tuple[tuple[Any, ...], Any]] = {}
+
+    def __call__(self, source: S) -> Any:
+        """The object for `source`."""
+        made_of = self._of(source)
+        key = tuple(map(id, made_of))
+        found = self._written.get(key)
+        if found is None:
+            if len(self._written) >= _MOST_REPEATED:
+                self._written.clear()
+            # What it is made of stays with it, so that its ids are not given to others.
+            self._written[key] = found = (made_of, ready(self._shape.build(source)))
+        return found[1]
 
 
 def first(entries: Any, member: str) -> Any:

@@ -95,6 +95,10 @@ def _edited_at(entry: Entry) -> Any:
     return at if isinstance(at, datetime) and known else ABSENT
 
 
+def _closing(entry: Entry) -> Any:
+    return True if entry.message["t"] == "livechat-close" else ABSENT
+
+
 def _with_file(entry: Entry, field: str) -> Any:
     """Attachments are sent only beside a file."""
     return entry.message.get(field, ABSENT) if entry.message.get("file") else ABSENT
@@ -119,10 +123,10 @@ def _file_upload(entry: Entry) -> Any:
     return {"publicFilePath": link} | {name: upload[name] for name in ("type", "size") if name in upload}
 
 
-_USERNAME = Member[Entry]("username", lambda entry: _author(entry).get("username", ABSENT), TEXT, stored=True)
+_USERNAME = stored("username", TEXT, _author)
 _AGENT_ID = Member[Entry]("agentId", _agent_id, TEXT)
-_BLOCKS = Member[Entry]("blocks", lambda entry: entry.message.get("blocks") or ABSENT, LIST)
-_EDITED_AT = Member[Entry]("editedAt", _edited_at, DATE)
+_BLOCKS = Member[Entry]("blocks", lambda entry: entry.message["blocks"] or ABSENT, LIST, part=_message, field="blocks")
+_EDITED_AT = Member[Entry]("editedAt", _edited_at, DATE, part=_message, field="editedAt")
 _UPLOAD_SCHEMA = Shape[Entry](
     (
         Member("publicFilePath", lambda _: ABSENT, TEXT),
@@ -133,10 +137,10 @@ _UPLOAD_SCHEMA = Shape[Entry](
 ).schema()
 _EXTRAS: tuple[Member[Entry], ...] = (
     stored("navigation", OBJECT, _message),
-    Member("closingMessage", lambda entry: True if entry.message.get("t") == "livechat-close" else ABSENT, {"const": True}),
-    Member("file", lambda entry: _with_file(entry, "file"), OBJECT, stored=True),
-    Member("attachments", lambda entry: _with_file(entry, "attachments"), LIST, stored=True),
-    Member("fileUpload", _file_upload, {**_UPLOAD_SCHEMA, "additionalProperties": True}),
+    Member("closingMessage", _closing, {"const": True}, part=_message, field="t"),
+    Member("file", lambda entry: _with_file(entry, "file"), OBJECT, stored=True, part=_message, field="file"),
+    Member("attachments", lambda entry: _with_file(entry, "attachments"), LIST, stored=True, part=_message, field="file"),
+    Member("fileUpload", _file_upload, {**_UPLOAD_SCHEMA, "additionalProperties": True}, part=_message, field="file"),
 )
 
 

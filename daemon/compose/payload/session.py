@@ -24,6 +24,7 @@ from daemon.compose.payload.members import (
     TEXT,
     TEXTS,
     Member,
+    Repeated,
     Shape,
     first,
     stored,
@@ -116,15 +117,11 @@ def _additional_names(event_type: EventType, server: Behaviour) -> tuple[str, ..
 
 
 def _native_room(server: Behaviour) -> tuple[Member[Source], ...]:
-    visitor = Shape(_native_visitor(server), nulls=True)
-    agent = Shape(_native_agent(server), nulls=True)
-    return (*_room_head(), *_room_rest(), *_people(visitor, agent))
+    return (*_room_head(), *_room_rest(), *_native_people(server))
 
 
 def _guide_room() -> tuple[Member[Source], ...]:
-    visitor = Shape(_guide_visitor(), nulls=False)
-    agent = Shape(_guide_agent(), nulls=False)
-    return (*_room_head(), stored("code", ANY, _room), *_room_rest(), *_people(visitor, agent))
+    return (*_room_head(), stored("code", ANY, _room), *_room_rest(), *_guide_people())
 
 
 def _room_head() -> tuple[Member[Source], ...]:
@@ -144,12 +141,25 @@ def _room_rest() -> tuple[Member[Source], ...]:
     )
 
 
+@lru_cache(maxsize=4)  # one for all types of events, since they tell of the same people
+def _native_people(server: Behaviour) -> tuple[Member[Source], ...]:
+    return _people(Shape(_native_visitor(server), nulls=True), Shape(_native_agent(server), nulls=True))
+
+
+@lru_cache(maxsize=1)
+def _guide_people() -> tuple[Member[Source], ...]:
+    return _people(Shape(_guide_visitor(), nulls=False), Shape(_guide_agent(), nulls=False))
+
+
 def _people(visitor: Shape[Context], agent: Shape[Context]) -> tuple[Member[Source], ...]:
+    the_visitor = Repeated(visitor, lambda context: (context.visitor, context.department))
+    the_agent = Repeated(agent, lambda context: (context.agent, context.settings.get(documents.AGENT_FIELDS)))
+
     def served_by(source: Source) -> Any:
-        return ABSENT if source.context.agent is None else agent.build(source.context)
+        return ABSENT if source.context.agent is None else the_agent(source.context)
 
     return (
-        Member("visitor", lambda source: visitor.build(source.context), visitor.schema(), required=True),
+        Member("visitor", lambda source: the_visitor(source.context), visitor.schema(), required=True),
         Member("agent", served_by, agent.schema()),
     )
 
