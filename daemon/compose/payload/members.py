@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
-from daemon.compose.json_text import ABSENT, Members, ready
+from daemon.compose.json_text import ABSENT, Members, ready, written
 from daemon.model import Document
 
 S = TypeVar("S")
@@ -58,7 +58,7 @@ class Shape(Generic[S]):
             if get is not None and value is not ABSENT:
                 value = get(source)
             if value is not ABSENT and (nulls or value is not None):
-                result[name] = value
+                result[name] = value if type(value) is str else ready(value)
         return result
 
     @cached_property
@@ -113,7 +113,7 @@ class Repeated(Generic[S]):
             if len(self._written) >= _MOST_REPEATED:
                 self._written.clear()
             # What it is made of stays with it, so that its ids are not given to others.
-            self._written[key] = found = (made_of, ready(self._shape.build(source)))
+            self._written[key] = found = (made_of, written(self._shape.build(source)))
         return found[1]
 
 
