@@ -161,7 +161,7 @@ class Composer:
         marked = transitions.remember(change, before, after)
         for transition in transitions.of_room(change, before, marked):
             stale = transition.type is EventType.SESSION_TAKEN and "stale_taken" in self._imitate
-            self._emit(replace(transition, room=before) if stale and before is not None else transition, change)
+            self._emit(transition._replace(room=before) if stale and before is not None else transition, change)
             if transition.type is EventType.SESSION_FORWARDED:
                 marked = {name: value for name, value in marked.items() if name != documents.TRANSFER}
         if marked is not after:
@@ -188,7 +188,7 @@ class Composer:
             return
         if transitions.can_save_lead(change):
             for waiting in self._intents.of_type(EventType.LEAD, visitor=change.id):
-                self._complete(waiting, change.cluster_time, replace(waiting.context, visitor=_unmarked(after)))
+                self._complete(waiting, change.cluster_time, waiting.context._replace(visitor=after))
                 return
         if not transitions.can_be_save(change):
             return

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
@@ -132,7 +132,7 @@ def _forwarded(stored: Stored, message: Document, change: Change) -> Iterator[Tr
         old = data.get("previousDepartment")
         room["departmentId"] = data["nextDepartment"]["_id"]
         extra = {"oldDepartmentId": old} if old else {}
-        yield Trace(replace(event, extra=extra, departments=(str(old),) if old else ()), change)
+        yield Trace(event._replace(extra=extra, departments=(str(old),) if old else ()), change)
 
 
 def _changes_department(data: Mapping[str, Any]) -> bool:
@@ -147,7 +147,7 @@ def closing_time(stored: Stored) -> datetime | None:
 
 def _traces(events: Sequence[Transition], change: Change) -> Iterator[Trace]:
     for event in events:
-        yield Trace(replace(event, awaits=Awaits.NOTHING), change)
+        yield Trace(event._replace(awaits=Awaits.NOTHING), change)
 
 
 def stand_in(collection: str, id_: str, at: datetime) -> Change:

@@ -6,10 +6,9 @@ The facts are those of Rocket.Chat's sendMessageType and the CRM webhooks in app
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from daemon.compose import documents, json_text
 from daemon.compose.files import file_link
@@ -29,8 +28,7 @@ from daemon.compose.versions import Behaviour, behaviour
 from daemon.model import Document, Profile
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One message, with what surrounds it."""
 
     message: Document
