@@ -49,7 +49,8 @@ class AnswerSlot:
     value: Any
 
 
-_READY = frozenset({str, bool, datetime, Members, FileLink, AnswerSlot, orjson.Fragment})
+READY = frozenset({str, bool, type(None), datetime, Members, FileLink, AnswerSlot, orjson.Fragment})
+"""Types whose values are `ready` as they are."""
 _LEFT_TO_US = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
@@ -129,12 +130,12 @@ def ready(value: Any) -> Any:
     First, by exact type, what nearly all values are: they are many.
     """
     kind = type(value)
-    if kind in _READY or value is None:
+    if kind in READY:
         return value
     if kind is dict:
-        return {key: item if type(item) is str else ready(item) for key, item in _javascript_order(value)}
+        return {key: item if type(item) in READY else ready(item) for key, item in _javascript_order(value)}
     if kind is list:
-        return [ready(item) for item in value]
+        return [item if type(item) in READY else ready(item) for item in value]
     return _ready_other(value)
 
 

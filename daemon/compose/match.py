@@ -25,6 +25,7 @@ class Endpoints:
 
     def __init__(self, endpoints: Mapping[str, EndpointSection]) -> None:
         self._endpoints = endpoints
+        self._wanted = {event_type for endpoint in endpoints.values() for event_type in endpoint.events}
         filtering = [found for found in endpoints.values() if found.departments or found.tags or found.sources]
         filtered = {event_type for endpoint in filtering for event_type in endpoint.events}
         self._unfiltered = {event_type: self.of(event_type, Traits()) for event_type in EventType if event_type not in filtered}
@@ -35,7 +36,7 @@ class Endpoints:
 
     def wanted(self, event_type: str) -> bool:
         """Whether any endpoint gets events of this type."""
-        return any(event_type in endpoint.events for endpoint in self._endpoints.values())
+        return event_type in self._wanted
 
     def all(self) -> Mapping[str, Profile]:
         """Every endpoint, for what cannot be told apart."""

@@ -97,10 +97,10 @@ class FoldedStates:
     def get(self, kind: Kind, id_: object) -> dict[str, Any] | None:
         """The document as of the last change applied; None when it does not exist or is not followed."""
         memory = self._memory[kind]
-        if not isinstance(id_, str) or id_ not in memory:
-            return None
-        memory.move_to_end(id_)
-        return memory[id_]
+        document = memory.get(id_) if isinstance(id_, str) else None
+        if document is not None:
+            memory.move_to_end(id_)  # type: ignore[arg-type]
+        return document
 
     def several(self, kind: Kind, ids: Iterable[str]) -> list[dict[str, Any] | None]:
         """These documents of a kind that is held whole, in order; None as in `get`."""

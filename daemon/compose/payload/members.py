@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
-from daemon.compose.json_text import ABSENT, Members, ready, written
+from daemon.compose.json_text import ABSENT, READY, Members, ready, written
 from daemon.model import Document
 
 S = TypeVar("S")
@@ -58,7 +58,7 @@ class Shape(Generic[S]):
             if get is not None and value is not ABSENT:
                 value = get(source)
             if value is not ABSENT and (nulls or value is not None):
-                result[name] = value if type(value) is str else ready(value)
+                result[name] = value if type(value) in READY else ready(value)
         return result
 
     @cached_property
@@ -93,28 +93,32 @@ def stored(
 
 
 class Repeated(Generic[S]):
-    """The object of a shape, written once and for as long as it is built of the same documents: payload after payload has the
-    same visitor and agent.
+    """An object that is written once for as long as it is built of the same: payload after payload has the same visitor and
+    agent.
 
-    `of` gives all that the object is built of. That is told by identity: documents are replaced, never changed.
+    `of` gives the document and the other value that it is built of. Both are told by identity: documents are replaced, never
+    changed. Without a document there is no object.
     """
 
-    def __init__(self, shape: Shape[S], of: Callable[[S], tuple[Any, ...]]) -> None:
-        self._shape = shape
+    def __init__(self, build: Callable[[S], Members], of: Callable[[S], tuple[Document | None, Any]]) -> None:
+        self._build = build
         self._of = of
-        self._written: dict[tuple[int, ...], tuple[tuple[Any, ...], Any]] = {}
+        self._written: dict[tuple[int, int], tuple[object, Any]] = {}
 
     def __call__(self, source: S) -> Any:
         """The object for `source`."""
-        made_of = self._of(source)
-        key = tuple(map(id, made_of))
-        found = self._written.get(key)
-        if found is None:
-            if len(self._written) >= _MOST_REPEATED:
-                self._written.clear()
-            # What it is made of stays with it, so that its ids are not given to others.
-            self._written[key] = found = (made_of, written(self._shape.build(source)))
-        return found[1]
+        built_of = document, other = self._of(source)
+        found = self._written.get((id(document), id(other)))
+        if found is not None:
+            return found[1]
+        if document is None:
+            return ABSENT
+        if len(self._written) >= _MOST_REPEATED:
+            self._written.clear()
+        result = written(self._build(source))
+        # What it is built of stays with it, so that these ids are nobody else's.
+        self._written[id(document), id(other)] = (built_of, result)
+        return result
 
 
 def first(entries: Any, member: str) -> Any:

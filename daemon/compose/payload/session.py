@@ -7,9 +7,8 @@ the public guide documents, with what current servers add after the documented m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -35,8 +34,7 @@ from daemon.compose.versions import Behaviour, behaviour
 from daemon.model import Document, EventType, Profile
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """What a session payload is built from."""
 
     context: Context
@@ -152,15 +150,19 @@ def _guide_people() -> tuple[Member[Source], ...]:
 
 
 def _people(visitor: Shape[Context], agent: Shape[Context]) -> tuple[Member[Source], ...]:
-    the_visitor = Repeated(visitor, lambda context: (context.visitor, context.department))
-    the_agent = Repeated(agent, lambda context: (context.agent, context.settings.get(documents.AGENT_FIELDS)))
+    def of_visitor(source: Source) -> tuple[Document, Any]:
+        context = source.context
+        return context.visitor, context.department
 
-    def served_by(source: Source) -> Any:
-        return ABSENT if source.context.agent is None else the_agent(source.context)
+    def of_agent(source: Source) -> tuple[Document | None, Any]:
+        context = source.context
+        return context.agent, context.settings.get(documents.AGENT_FIELDS)
 
+    the_visitor = Repeated[Source](lambda source: visitor.build(source.context), of_visitor)
+    the_agent = Repeated[Source](lambda source: agent.build(source.context), of_agent)
     return (
-        Member("visitor", lambda source: the_visitor(source.context), visitor.schema(), required=True),
-        Member("agent", served_by, agent.schema()),
+        Member("visitor", the_visitor, visitor.schema(), required=True),
+        Member("agent", the_agent, agent.schema()),
     )
 
 
