@@ -65,6 +65,7 @@ class Composer:
         self._drafts = Drafts(self._states, endpoints, site_url=site_url, version=server_version, arbitrary_agent=arbitrary_agent)
         self._channel = ChannelPosts(self._states, endpoints, metrics)
         self._intents = OpenIntents(settle)
+        self._counters = {event_type.value: metrics.events.labels(event_type) for event_type in EventType}
         self._said_version: str | None = ""
         self._edited: dict[str, dict[str, Any]] = {}
         self._events: list[NewEvent] = []
@@ -156,7 +157,7 @@ class Composer:
                 for transition in transitions.of_room(change, None, told or {"_id": change.id}):
                     self._skip(transition, change, _ROOM_GONE)
             return
-        if after.get("t") != "l":
+        if after.get("t") != "l" or _tells_of_a_message_only(change):
             return
         marked = transitions.remember(change, before, after)
         for transition in transitions.of_room(change, before, marked):
@@ -295,7 +296,7 @@ class Composer:
         if event.skipped is not None:
             self._append_skipped(event, event.skipped)
             return
-        self._metrics.events.labels(event.type).inc()
+        self._counters[event.type].inc()
         self._events.append(event)
         if event.intent is not None and event.intent.completed is None:
             context, _ = decode_context(event.intent.context)
@@ -362,6 +363,11 @@ class Composer:
 def _says_nothing_of_a_channel(change: Change) -> bool:
     """Of a room that is not of livechat, and never becomes it, only type and name matter; every message updates it."""
     return change.operation == "update" and not change.removed and change.updated.keys().isdisjoint(("t", "name"))
+
+
+def _tells_of_a_message_only(change: Change) -> bool:
+    """Every message moves the `lm` of its room, which means nothing else."""
+    return change.updated.keys() == {"lm"} and not change.removed and not change.truncated
 
 
 def _new_name_is_due(room: Document | None, visitor: Document) -> bool:

@@ -60,7 +60,7 @@ def of_room(change: Change, before: Document | None, room: Document) -> list[Tra
     events: list[Transition] = []
     closed = is_closed(room, change.wall_time)
     transfer = room.get(TRANSFER)
-    if touches(change, "departmentId") and transfer is not None:
+    if transfer is not None and touches(change, "departmentId"):
         events.append(_forwarded_to_department(before, room, transfer))
     served = room.get("servedBy")
     if touches(change, "servedBy") and isinstance(served, Mapping) and not closed:

@@ -51,7 +51,7 @@ def file_ids(messages: Iterable[Document]) -> set[str]:
     return {
         str(message["file"]["_id"])
         for message in messages
-        if isinstance(message.get("file"), Mapping) and message["file"].get("_id") and not message.get("fileUpload")
+        if isinstance(message.get("file"), dict) and message["file"].get("_id") and not message.get("fileUpload")
     }
 
 
@@ -67,7 +67,7 @@ def _message(entry: Entry) -> Document:
 
 def _author(entry: Entry) -> Document:
     author = entry.message.get("u")
-    return author if isinstance(author, Mapping) else {}
+    return author if isinstance(author, dict) else {}
 
 
 def _text(entry: Entry) -> Any:
