@@ -54,8 +54,11 @@ class Shape(Generic[S]):
         documents = [part(source) for part in parts]
         nulls, result = self.nulls, Members()
         for name, document, field, get in steps:
-            value = None if document is None else documents[document].get(field, ABSENT)
-            if get is not None and value is not ABSENT:
+            if document is not None:
+                value = documents[document].get(field, ABSENT)
+                if value is ABSENT:
+                    continue
+            if get is not None:
                 value = get(source)
             if value is not ABSENT and (nulls or value is not None):
                 result[name] = value if type(value) in READY else ready(value)
