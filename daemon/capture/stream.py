@@ -199,18 +199,19 @@ def _cluster_time(token: Document) -> Timestamp:
 
 
 def _change(event: Document) -> Change:
-    description = event.get("updateDescription") or {}
     cluster_time: Timestamp = event["clusterTime"]
+    # MongoDB before 6.0 gives no wall time: the end of the second, so that what came before in it is not taken for later.
+    wall_time = event.get("wallTime") or datetime.fromtimestamp(cluster_time.time + 0.999, UTC)
+    # By place: names cost a third of all that is done here.
+    told = (event["ns"]["coll"], event["operationType"], event["documentKey"]["_id"], cluster_time, wall_time)
+    document, description = event.get("fullDocument"), event.get("updateDescription")
+    if not description:
+        return Change(*told, document, updated_at=event.get("updatedAt"))
     return Change(
-        collection=event["ns"]["coll"],
-        operation=event["operationType"],
-        id=event["documentKey"]["_id"],
-        cluster_time=cluster_time,
-        # MongoDB before 6.0 gives no wall time: the end of the second, so that what came before in it is not taken for later.
-        wall_time=event.get("wallTime") or datetime.fromtimestamp(cluster_time.time + 0.999, UTC),
-        document=event.get("fullDocument"),
-        updated=description.get("updatedFields") or {},
-        removed=description.get("removedFields") or (),
-        truncated=description.get("truncatedArrays") or (),
-        updated_at=event.get("updatedAt"),
+        *told,
+        document,
+        description.get("updatedFields") or {},
+        description.get("removedFields") or (),
+        description.get("truncatedArrays") or (),
+        event.get("updatedAt"),
     )

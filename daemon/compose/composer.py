@@ -65,6 +65,7 @@ class Composer:
         self._drafts = Drafts(self._states, endpoints, site_url=site_url, version=server_version, arbitrary_agent=arbitrary_agent)
         self._channel = ChannelPosts(self._states, endpoints, metrics)
         self._intents = OpenIntents(settle)
+        self._counters = {event_type.value: metrics.events.labels(event_type) for event_type in EventType}
         self._said_version: str | None = ""
         self._edited: dict[str, dict[str, Any]] = {}
         self._events: list[NewEvent] = []
@@ -94,7 +95,8 @@ class Composer:
         batch = await self._gather(batch)
         self._say_version()
         for change in batch.changes:
-            self._give_up(self._intents.overdue_at(change.cluster_time))
+            if self._intents:
+                self._give_up(self._intents.overdue_at(change.cluster_time))
             try:
                 self._takers.get(change.collection, self._states.apply)(change)
             except Exception as error:  # noqa: BLE001 - one odd document must not stop the stream
@@ -145,6 +147,8 @@ class Composer:
 
     def _take_room(self, change: Change) -> None:
         before = self._states.get(Kind.ROOM, change.id)
+        if before is not None and before.get("t") != "l" and _says_nothing_of_a_channel(change):
+            return
         after = self._states.apply(change)
         if after is None:
             if before is None and change.operation == "update" and ("closedAt" in change.updated or touches(change, "servedBy")):
@@ -153,12 +157,12 @@ class Composer:
                 for transition in transitions.of_room(change, None, told or {"_id": change.id}):
                     self._skip(transition, change, _ROOM_GONE)
             return
-        if after.get("t") != "l":
+        if after.get("t") != "l" or _tells_of_a_message_only(change):
             return
         marked = transitions.remember(change, before, after)
         for transition in transitions.of_room(change, before, marked):
             stale = transition.type is EventType.SESSION_TAKEN and "stale_taken" in self._imitate
-            self._emit(replace(transition, room=before) if stale and before is not None else transition, change)
+            self._emit(transition._replace(room=before) if stale and before is not None else transition, change)
             if transition.type is EventType.SESSION_FORWARDED:
                 marked = {name: value for name, value in marked.items() if name != documents.TRANSFER}
         if marked is not after:
@@ -185,7 +189,7 @@ class Composer:
             return
         if transitions.can_save_lead(change):
             for waiting in self._intents.of_type(EventType.LEAD, visitor=change.id):
-                self._complete(waiting, change.cluster_time, replace(waiting.context, visitor=_unmarked(after)))
+                self._complete(waiting, change.cluster_time, waiting.context._replace(visitor=after))
                 return
         if not transitions.can_be_save(change):
             return
@@ -208,9 +212,15 @@ class Composer:
                 log.info("compose.edit_of_unknown_message", message=change.id, reason="the message no longer exists in MongoDB")
                 return
             self._edited[change.id] = message
+            room = self._states.get(Kind.ROOM, message.get("rid"))
         else:
-            message = reduce(change.document or {}, documents.MESSAGE_FIELDS)
-        room = self._states.get(Kind.ROOM, message.get("rid"))
+            written = change.document or {}
+            room = self._states.get(Kind.ROOM, written.get("rid"))
+            if room is not None and room.get("t") != "l":
+                if change.operation == "insert":
+                    self._events += self._channel.take(change, written, room)
+                return
+            message = reduce(written, documents.MESSAGE_FIELDS)
         if room is None:
             if transitions.is_visitor_text(message):
                 lost = {"_id": message.get("rid")}
@@ -218,8 +228,6 @@ class Composer:
                     self._skip(transition, change, _ROOM_GONE)
         elif room.get("t") == "l":
             self._take_livechat_message(change, message, room)
-        elif change.operation == "insert":
-            self._events += self._channel.take(change, message, room)
 
     def _take_livechat_message(self, change: Change, message: dict[str, Any], room: dict[str, Any]) -> None:
         for transition in transitions.of_message(change, message, room, behaviour(self._drafts.version())):
@@ -282,13 +290,13 @@ class Composer:
     # -- events and intents
 
     def _emit(self, transition: Transition, change: Change) -> None:
-        if not self._endpoints.of(transition.type, self._drafts.traits(transition.room, transition.departments)):
-            return
         event = self._drafts.event(transition, change)
+        if event is None:
+            return
         if event.skipped is not None:
             self._append_skipped(event, event.skipped)
             return
-        self._metrics.events.labels(event.type).inc()
+        self._counters[event.type].inc()
         self._events.append(event)
         if event.intent is not None and event.intent.completed is None:
             context, _ = decode_context(event.intent.context)
@@ -311,7 +319,7 @@ class Composer:
         """An edit tells the room and the visitor as they are when all of it was seen."""
         room = room or self._states.get(Kind.ROOM, waiting.session) or waiting.context.room
         visitor = visitor or self._states.get(Kind.VISITOR, waiting.visitor) or waiting.context.visitor
-        context = replace(self._drafts.context(EventType.EDIT, room, visitor), transcript=True)
+        context = self._drafts.context(EventType.EDIT, room, visitor, transcript=True)
         self._complete(waiting, at, context)
 
     def _give_up(self, overdue: Iterable[tuple[Waiting, Timestamp]]) -> None:
@@ -350,6 +358,16 @@ class Composer:
                 log.warning("compose.server_version_unknown", note=note)
             else:
                 log.info("compose.server_version", version=version)
+
+
+def _says_nothing_of_a_channel(change: Change) -> bool:
+    """Of a room that is not of livechat, and never becomes it, only type and name matter; every message updates it."""
+    return change.operation == "update" and not change.removed and change.updated.keys().isdisjoint(("t", "name"))
+
+
+def _tells_of_a_message_only(change: Change) -> bool:
+    """Every message moves the `lm` of its room, which means nothing else."""
+    return change.updated.keys() == {"lm"} and not change.removed and not change.truncated
 
 
 def _new_name_is_due(room: Document | None, visitor: Document) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +17,7 @@ from daemon.compose.payload.messages import file_ids
 from daemon.compose.payload.session import build
 from daemon.compose.states import FoldedStates
 from daemon.compose.transitions import Awaits, Transition
-from daemon.model import Change, Document, EventType, Intent, NewEvent
+from daemon.model import Change, Document, EventType, Intent, NewEvent, Profile
 
 
 class Drafts:
@@ -32,6 +31,7 @@ class Drafts:
         self._site_url = site_url
         self._version = version
         self._arbitrary_agent = arbitrary_agent
+        self._settings: tuple[list[Document | None], Document] = ([], {})
 
     def version(self) -> str | None:
         """The server's version; None when it is not known."""
@@ -43,60 +43,82 @@ class Drafts:
         document = self._states.get(Kind.SETTING, name)
         return None if document is None else document.get("value")
 
-    def context(self, event_type: EventType, room: Document, visitor: Document) -> Context:
+    def context(
+        self,
+        event_type: EventType,
+        room: Document,
+        visitor: Document,
+        *,
+        extra: Document | None = None,
+        message: Document | None = None,
+        transcript: bool = False,
+    ) -> Context:
         """The context of an event, as of now."""
-        settings = {name: self.setting(name) for name in documents.PAYLOAD_SETTINGS}
-        if self._site_url is not None:
-            settings[documents.SITE_URL] = self._site_url
         agent = self._states.get(Kind.USER, nested_id(room, "servedBy"))
         if agent is None and self._arbitrary_agent and not room.get("servedBy"):
             agent = self._states.get(Kind.SERVER, documents.ARBITRARY_AGENT)
         return Context(
             type=event_type,
-            room={name: value for name, value in room.items() if not name.startswith("~")},
-            visitor={name: value for name, value in visitor.items() if not name.startswith("~")},
+            room=room,
+            visitor=visitor,
             agent=agent,
-            settings=settings,
+            settings=self._payload_settings(),
             version=self.version(),
             department=self._department_name(visitor.get("department")),
+            extra=extra or {},
+            message=message,
+            transcript=transcript,
         )
 
-    def event(self, transition: Transition, change: Change) -> NewEvent:
-        """The event of a transition: with bodies where everything is at hand, else as an intent; skipped without visitor."""
+    def _payload_settings(self) -> Document:
+        """The settings that a payload depends on: the same object while they stay the same."""
+        found = self._states.several(Kind.SETTING, documents.PAYLOAD_SETTINGS)
+        if found != self._settings[0]:
+            values: dict[str, Any] = {name: self.setting(name) for name in documents.PAYLOAD_SETTINGS}
+            if self._site_url is not None:
+                values[documents.SITE_URL] = self._site_url
+            self._settings = ([*found], values)
+        return self._settings[1]
+
+    def event(self, transition: Transition, change: Change) -> NewEvent | None:
+        """The event of a transition: with bodies where everything is at hand, else as an intent; skipped without visitor. None
+        if no endpoint gets it.
+        """
+        endpoints = self._endpoints_of(transition)
+        if not endpoints:
+            return None
         room = transition.room
         visitor = self._states.get(Kind.VISITOR, nested_id(room, "v"))
         if visitor is None or visitor.get("disabled") is True:
             reason = "the visitor no longer exists" if visitor is None else "the visitor was removed"
             return self.skipped(transition, change, reason)
-        event = self._bare(transition, change)
-        endpoints = event.endpoints
-        context = replace(
-            self.context(transition.type, room, visitor),
-            extra=transition.extra,
-            message=transition.message,
-            transcript=transition.transcript,
-        )
-        messages = () if transition.message is None else (transition.message,)
-        if transition.awaits is Awaits.NOTHING and not transition.transcript and not file_ids(messages):
-            profiles = set(endpoints.values())
-            return replace(event, bodies={profile: encode(build(profile, context, messages, {})) for profile in profiles})
+        message, transcript = transition.message, transition.transcript
+        context = self.context(transition.type, room, visitor, extra=transition.extra, message=message, transcript=transcript)
+        messages = () if message is None else (message,)
+        session = str(room["_id"])
+        if transition.awaits is Awaits.NOTHING and not transcript and not file_ids(messages):
+            bodies = {profile: encode(build(profile, context, messages, {})) for profile in set(endpoints.values())}
+            return NewEvent(transition.event_id, transition.type, session, change.wall_time, endpoints, bodies)
         intent = Intent(
             event_id=transition.event_id,
-            session=event.session,
+            session=session,
             started=change.cluster_time,
             completed=change.cluster_time if transition.awaits is Awaits.NOTHING else None,
             cut=_cut(transition, change),
             context=encode_context(context),
         )
-        return replace(event, intent=intent)
+        return NewEvent(transition.event_id, transition.type, session, change.wall_time, endpoints, intent=intent)
 
     def skipped(self, transition: Transition, change: Change, reason: str) -> NewEvent:
         """The event of a transition that cannot be composed."""
-        return replace(self._bare(transition, change), skipped=reason)
+        session, endpoints = str(transition.room["_id"]), self._endpoints_of(transition)
+        return NewEvent(transition.event_id, transition.type, session, change.wall_time, endpoints, skipped=reason)
 
-    def _bare(self, transition: Transition, change: Change) -> NewEvent:
-        endpoints = self._endpoints.of(transition.type, self.traits(transition.room, transition.departments))
-        return NewEvent(transition.event_id, transition.type, str(transition.room["_id"]), change.wall_time, endpoints)
+    def _endpoints_of(self, transition: Transition) -> Mapping[str, Profile]:
+        endpoints = self._endpoints.unfiltered(transition.type)
+        if endpoints is None:
+            return self._endpoints.of(transition.type, self.traits(transition.room, transition.departments))
+        return endpoints
 
     def leads(self, message: Document) -> bool:
         """Whether a visitor's text holds an address, by the patterns of the settings."""

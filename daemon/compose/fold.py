@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from daemon.model import Change, Document
 
 
 def fold(document: Document | None, change: Change, fields: Sequence[str]) -> dict[str, Any] | None:
-    """`document` after `change`, reduced to `fields`; None when it is gone.
+    """`document`, which holds nothing but `fields`, after `change`; None when it is gone.
 
     An update of a document that is not known (None) stays unknown: its other fields would be missing. MongoDB lists
     truncated arrays, set and removed fields apart; the server applies them in that order.
@@ -20,6 +21,24 @@ def fold(document: Document | None, change: Change, fields: Sequence[str]) -> di
         return reduce(change.document or {}, fields)
     if document is None:
         return None
+    quick = None if change.removed or change.truncated else _with_values(document, change.updated, _plan(tuple(fields)))
+    return _with_changes(document, change, fields) if quick is None else quick
+
+
+def _with_values(document: Document, updated: Document, plan: Mapping[str, Sequence[str] | None]) -> dict[str, Any] | None:
+    """`document` with new values of whole fields that it has, which is what nearly every update brings; None for any other
+    update.
+    """
+    result = dict(document)
+    for key, value in updated.items():
+        if key in result and plan.get(key, ()) is None:
+            result[key] = value
+        elif key.partition(".")[0] in plan:
+            return None
+    return result
+
+
+def _with_changes(document: Document, change: Change, fields: Sequence[str]) -> dict[str, Any]:
     result = dict(document)
     for cut in change.truncated:
         path = str(cut["field"]).split(".")
@@ -34,15 +53,27 @@ def fold(document: Document | None, change: Change, fields: Sequence[str]) -> di
 def reduce(document: Document, fields: Sequence[str]) -> dict[str, Any]:
     """Only `fields` of `document`; of a `parent.child` field only that child."""
     result: dict[str, Any] = {}
+    for name, children in _plan(tuple(fields)).items():
+        if name in document:
+            value = document[name]
+            if children is None:
+                result[name] = value
+            elif isinstance(value, dict) and (kept := {child: value[child] for child in children if child in value}):
+                result[name] = kept
+    return result
+
+
+@lru_cache(maxsize=64)
+def _plan(fields: tuple[str, ...]) -> dict[str, list[str] | None]:
+    """`fields` by their first part: what is kept inside of it; None: all."""
+    plan: dict[str, list[str] | None] = {}
     for field in fields:
         parent, _, child = field.partition(".")
-        if parent not in document:
-            continue
         if not child:
-            result[parent] = document[parent]
-        elif isinstance(document[parent], dict) and child in document[parent]:
-            result.setdefault(parent, {})[child] = document[parent][child]
-    return result
+            plan[parent] = None
+        elif (children := plan.setdefault(parent, [])) is not None:
+            children.append(child)
+    return plan
 
 
 def touches(change: Change, field: str) -> bool:
@@ -50,8 +81,13 @@ def touches(change: Change, field: str) -> bool:
 
     MongoDB never lists a value that was set to itself: being listed *is* the change.
     """
+    if field in change.updated:
+        return True
     inside = f"{field}."
-    return any(key == field or key.startswith(inside) for key in change.updated)
+    for key in change.updated:  # noqa: SIM110 - a generator costs more than all keys of an update
+        if key.startswith(inside):
+            return True
+    return False
 
 
 def nested_id(document: Document, field: str) -> object:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 from bson.timestamp import Timestamp
 
 from daemon.compose import documents, transitions
 from daemon.compose.documents import Kind
-from daemon.compose.fold import nested_id
+from daemon.compose.fold import nested_id, reduce
 from daemon.compose.lookup import Lookup
 from daemon.compose.states import FoldedStates
 from daemon.model import Batch, Change, Document
@@ -33,17 +34,17 @@ class Gatherer:
         if not self._prepared:
             await self._prepare(at)
             self._prepared = True
-        edited = await self._edited_messages(changes, at)
-        queued = _of([change for change in changes if change.updated.get("status") == "queued"], Kind.INQUIRY)
-        await self._states.ensure(Kind.INQUIRY, queued - _inserted(changes, Kind.INQUIRY), at)
-        entries = [self._states.get(Kind.INQUIRY, inquiry) or {} for inquiry in queued]
-        rooms = self._rooms(changes, edited) | _texts(entry.get("rid") for entry in entries) | set(waiting)
-        await self._states.ensure(Kind.ROOM, rooms - _inserted(changes, Kind.ROOM), at)
-        visitors, agents = self._people(changes, rooms)
-        await self._states.ensure(Kind.VISITOR, visitors - _inserted(changes, Kind.VISITOR), at)
+        told = _look_through(changes)
+        edited = await self._edited_messages(changes, told.edited, at)
+        await self._states.ensure(Kind.INQUIRY, told.queued - told.inserted(Kind.INQUIRY), at)
+        entries = [self._states.get(Kind.INQUIRY, inquiry) or {} for inquiry in told.queued]
+        rooms = _texts(message.get("rid") for message in (*edited.values(), *entries)) | told.rooms | set(waiting)
+        await self._states.ensure(Kind.ROOM, rooms - told.inserted(Kind.ROOM), at)
+        visitors, agents = self._people(told, rooms)
+        await self._states.ensure(Kind.VISITOR, visitors - told.inserted(Kind.VISITOR), at)
         await self._states.ensure(Kind.USER, agents, at)
         for kind in (Kind.VISITOR, Kind.USER, Kind.INQUIRY):
-            await self._states.recall(kind, _of(changes, kind) - _inserted(changes, kind))
+            await self._states.recall(kind, told.operations[_COLLECTION[kind]].keys() - told.inserted(kind))
         return edited
 
     async def _prepare(self, at: Timestamp) -> None:
@@ -55,63 +56,90 @@ class Gatherer:
             fields = documents.BY_KIND[Kind.USER].fields
             self._states.put(Kind.SERVER, documents.ARBITRARY_AGENT, await self._lookup.first("users", fields))
 
-    async def _edited_messages(self, changes: Iterable[Change], at: Timestamp) -> dict[str, dict[str, Any]]:
-        messages = [change for change in changes if change.collection == documents.MESSAGES and isinstance(change.id, str)]
-        edited = _texts(change.id for change in messages if transitions.is_edit(change))
+    async def _edited_messages(self, changes: Iterable[Change], edited: set[str], at: Timestamp) -> dict[str, dict[str, Any]]:
+        if not edited:
+            return {}
         new = {
-            change.id: dict(change.document or {}) for change in messages if change.operation == "insert" and change.id in edited
+            change.id: reduce(change.document or {}, documents.MESSAGE_FIELDS)
+            for change in changes
+            if change.collection == documents.MESSAGES and change.operation == "insert" and change.id in edited
         }
-        old = edited - set(new)
+        old = edited - new.keys()
         return new | (await self._lookup.by_ids(documents.MESSAGES, old, documents.MESSAGE_FIELDS, at) if old else {})
 
-    def _rooms(self, changes: Iterable[Change], edited: dict[str, dict[str, Any]]) -> set[str]:
-        rooms: list[object] = []
-        for change in changes:
-            if change.collection == _COLLECTION[Kind.ROOM]:
-                rooms.append(change.id)
-            elif change.collection == _COLLECTION[Kind.INQUIRY]:
-                rooms.append((change.document or {}).get("rid"))
-            elif change.collection == documents.MESSAGES:
-                rooms.append(_room_of(change, edited))
-        return _texts(rooms)
-
-    def _people(self, changes: Iterable[Change], rooms: Iterable[str]) -> tuple[set[str], set[str]]:
+    def _people(self, told: _Told, rooms: Iterable[str]) -> tuple[set[str], set[str]]:
         """The visitors and agents whom the payloads of this batch may need."""
-        seen: list[Document | None] = [self._states.get(Kind.ROOM, room) for room in rooms]
-        for change in changes:
-            if change.collection == _COLLECTION[Kind.ROOM]:
-                seen.append(change.document)
-                seen.append({name: change.updated.get(name) for name in ("servedBy", "v")})
-                seen.append({name: {"_id": change.updated.get(f"{name}._id")} for name in ("servedBy", "v")})
-        livechat = [room for room in seen if room is not None and room.get("t", "l") == "l"]
+        known = [room for id_ in rooms if (room := self._states.get(Kind.ROOM, id_)) is not None]
+        livechat = [room for room in (*known, *told.people) if room.get("t", "l") == "l"]
         return _texts(nested_id(room, "v") for room in livechat), _texts(nested_id(room, "servedBy") for room in livechat)
 
 
-def _room_of(change: Change, edited: dict[str, dict[str, Any]]) -> object:
-    """The room of a message that may matter."""
+@dataclass(slots=True)
+class _Told:
+    """What the changes of a batch tell of what they need: ids of messages, inquiries and rooms, and parts of rooms that name
+    people. `operations` are the first ones by collection and id.
+    """
+
+    edited: set[str] = field(default_factory=set)
+    queued: set[str] = field(default_factory=set)
+    rooms: set[str] = field(default_factory=set)
+    people: list[Document] = field(default_factory=list)
+    operations: dict[str, dict[str, str]] = field(
+        default_factory=lambda: {_COLLECTION[kind]: {} for kind in (Kind.ROOM, Kind.VISITOR, Kind.USER, Kind.INQUIRY)}
+    )
+
+    def inserted(self, kind: Kind) -> set[str]:
+        """Documents that begin in this batch: the first that is heard of them is their insert."""
+        return {id_ for id_, operation in self.operations[_COLLECTION[kind]].items() if operation == "insert"}
+
+
+def _look_through(changes: Iterable[Change]) -> _Told:
+    """Looks at every change once: nearly all are of other rooms and need nothing."""
+    told = _Told()
+    for change in changes:
+        if change.collection == documents.MESSAGES:
+            _note_message(change, told)
+            continue
+        operations = told.operations.get(change.collection)
+        if operations is None:
+            continue
+        if isinstance(change.id, str):
+            operations.setdefault(change.id, change.operation)
+        if change.collection == documents.ROOMS:
+            _note_room(change, told)
+        elif change.collection == _COLLECTION[Kind.INQUIRY]:
+            told.rooms |= _texts(((change.document or {}).get("rid"),))
+            if change.updated.get("status") == "queued":
+                told.queued |= _texts((change.id,))
+    return told
+
+
+def _note_message(change: Change, told: _Told) -> None:
     if change.operation == "update":
-        return edited.get(str(change.id), {}).get("rid")
+        if isinstance(change.id, str) and transitions.is_edit(change):
+            told.edited.add(change.id)
+        return
     message = change.document or {}
-    kind = message.get("t")
-    return message.get("rid") if not kind or kind in ("livechat-close", "livechat_transfer_history") else None
+    kind, room = message.get("t"), message.get("rid")
+    if isinstance(room, str) and (not kind or kind in ("livechat-close", "livechat_transfer_history")):
+        told.rooms.add(room)
+
+
+def _note_room(change: Change, told: _Told) -> None:
+    if isinstance(change.id, str):
+        told.rooms.add(change.id)
+    if change.document is not None:
+        told.people.append(change.document)
+    for name in ("servedBy", "v"):
+        if name in change.updated:
+            told.people.append({name: change.updated[name]})
+        if (inside := f"{name}._id") in change.updated:
+            told.people.append({name: {"_id": change.updated[inside]}})
 
 
 def _texts(ids: Iterable[object]) -> set[str]:
     """The ids that can be one: Rocket.Chat's are texts, but apps write what they like."""
     return {id_ for id_ in ids if isinstance(id_, str)}
-
-
-def _of(changes: Sequence[Change], kind: Kind) -> set[str]:
-    return _texts(change.id for change in changes if change.collection == _COLLECTION[kind])
-
-
-def _inserted(changes: Sequence[Change], kind: Kind) -> set[str]:
-    """Documents that begin in this batch: the first that is heard of them is their insert."""
-    first: dict[object, str] = {}
-    for change in changes:
-        if change.collection == _COLLECTION[kind] and isinstance(change.id, str):
-            first.setdefault(change.id, change.operation)
-    return _texts(id_ for id_, operation in first.items() if operation == "insert")
 
 
 def before(at: Timestamp) -> Timestamp:

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -20,7 +21,12 @@ ABSENT: Any = object()
 
 _LARGEST_EXACT_INTEGER = 2**53
 _FARTHEST_DATE = 8_640_000_000_000_000  # milliseconds
+_DATE_LENGTH = len("2026-11-23T08:00:00.120")
 _CYCLE = 146_097 * 86_400_000  # milliseconds in 400 years
+
+
+class Members(dict[str, Any]):
+    """An object that is `ready`: its keys are names, none an array index, and each of its values was made ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,11 @@ class AnswerSlot:
     value: Any
 
 
+READY = frozenset({str, bool, type(None), datetime, Members, FileLink, AnswerSlot, orjson.Fragment})
+"""Types whose values are `ready` as they are."""
+_LEFT_TO_US = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
+
+
 def encode(payload: Mapping[str, Any]) -> Body:
     """The bytes of `payload`: no blanks, UTF-8, keys in the given order, dates with three decimals and Z, integral numbers
     without .0.
@@ -52,7 +63,7 @@ def encode(payload: Mapping[str, Any]) -> Body:
     """
     # The marks are random, so that nobody can write a text that looks like one.
     marks = _Marks(secrets.token_hex(16))
-    pieces = orjson.dumps(_plain(payload, marks)).split(marks.text.encode())
+    pieces = marks.json(ready(payload)).split(marks.text.encode())
     content = bytearray(pieces[0])
     files: list[tuple[int, str, str, str]] = []
     answer: tuple[int, int] | None = None
@@ -63,7 +74,7 @@ def encode(payload: Mapping[str, Any]) -> Body:
         else:
             # The mark stands as a text: ...,"crmData":"<mark>"...
             start = content.rindex(b",")
-            value = b"" if item.value is ABSENT else orjson.dumps(_plain(item.value, marks))
+            value = b"" if item.value is ABSENT else marks.json(ready(item.value))
             if value:
                 content[-1:] = value
             else:
@@ -92,44 +103,54 @@ class _Marks:
         self.text = text
         self.items: list[FileLink | AnswerSlot] = []
 
+    def json(self, value: Any) -> bytes:
+        """`value`, which is `ready`, as JSON."""
+        return orjson.dumps(value, self._write, _LEFT_TO_US)
+
+    def _write(self, value: Any) -> str:
+        if isinstance(value, datetime):
+            return date_text(value)
+        self.items.append(value)
+        return f"{value.url}?token={self.text}" if isinstance(value, FileLink) else self.text
+
 
 def text(value: Any) -> str:
     """`JSON.stringify(value)`."""
-    return orjson.dumps(_plain(value, _Marks(""))).decode()
+    return _Marks("").json(ready(value)).decode()
 
 
-def _plain(value: Any, marks: _Marks) -> Any:
-    """What `orjson` writes as JavaScript would. First, by exact type, what nearly all values are: they are many."""
+def written(value: Members) -> Any:
+    """`value`, which has no place for anything that comes later, as a part of payloads that is written once for all of them."""
+    return orjson.Fragment(_Marks("").json(value))
+
+
+def ready(value: Any) -> Any:
+    """What `orjson` writes as JavaScript would, but for what it asks for: dates, links and slots.
+
+    First, by exact type, what nearly all values are: they are many.
+    """
     kind = type(value)
-    if kind is str or value is None or kind is bool:
+    if kind in READY:
         return value
     if kind is dict:
-        return {key: _plain(item, marks) for key, item in _javascript_order(value)}
-    if kind is datetime:
-        return date_text(value)
-    return _plain_other(value, marks)
+        return {key: item if type(item) in READY else ready(item) for key, item in _javascript_order(value)}
+    if kind is list:
+        return [item if type(item) in READY else ready(item) for item in value]
+    return _ready_other(value)
 
 
-def _plain_other(value: Any, marks: _Marks) -> Any:
+def _ready_other(value: Any) -> Any:
     match value:
-        case bool() | str():
+        case bool() | str() | datetime():
             return value
         case Mapping():
-            return {str(key): _plain(item, marks) for key, item in _javascript_order(value)}
+            return {str(key): ready(item) for key, item in _javascript_order(value)}
         case list() | tuple():
-            return [_plain(item, marks) for item in value]
-        case datetime():
-            return date_text(value)
+            return [ready(item) for item in value]
         case int():
             return int(value) if abs(value) <= _LARGEST_EXACT_INTEGER else _number(float(value))
         case float():
             return _number(value)
-        case FileLink():
-            marks.items.append(value)
-            return f"{value.url}?token={marks.text}"
-        case AnswerSlot():
-            marks.items.append(value)
-            return marks.text
         case DatetimeMS():
             return _far_date_text(int(value))
         case bytes():
@@ -138,12 +159,13 @@ def _plain_other(value: Any, marks: _Marks) -> Any:
             return str(value)
 
 
+@lru_cache(maxsize=1024)  # a message, its room and its updates have the same dates
 def date_text(value: datetime) -> str:
-    """`2026-11-23T08:00:00.120Z`, as `Date.prototype.toISOString` gives it."""
-    text = value.isoformat(timespec="milliseconds")
-    if not text.endswith("+00:00"):
-        text = value.astimezone(UTC).isoformat(timespec="milliseconds")
-    return f"{text.removesuffix('+00:00')}Z"
+    """`2026-11-23T08:00:00.120Z`, as `Date.prototype.toISOString` gives it. Without a zone it is in UTC."""
+    text = value.isoformat("T", "milliseconds")
+    if value.tzinfo is not None and not text.endswith("+00:00"):
+        text = value.astimezone(UTC).isoformat("T", "milliseconds")
+    return f"{text[:_DATE_LENGTH]}Z"
 
 
 def _far_date_text(milliseconds: int) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from daemon.config.endpoint import EndpointSection
-from daemon.model import Profile
+from daemon.model import EventType, Profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +25,18 @@ class Endpoints:
 
     def __init__(self, endpoints: Mapping[str, EndpointSection]) -> None:
         self._endpoints = endpoints
+        self._wanted = {event_type for endpoint in endpoints.values() for event_type in endpoint.events}
+        filtering = [found for found in endpoints.values() if found.departments or found.tags or found.sources]
+        filtered = {event_type for endpoint in filtering for event_type in endpoint.events}
+        self._unfiltered = {event_type: self.of(event_type, Traits()) for event_type in EventType if event_type not in filtered}
+
+    def unfiltered(self, event_type: EventType) -> Mapping[str, Profile] | None:
+        """The endpoints of an event of this type if that is enough to tell them; None: its traits must be known."""
+        return self._unfiltered.get(event_type)
 
     def wanted(self, event_type: str) -> bool:
         """Whether any endpoint gets events of this type."""
-        return any(event_type in endpoint.events for endpoint in self._endpoints.values())
+        return event_type in self._wanted
 
     def all(self) -> Mapping[str, Profile]:
         """Every endpoint, for what cannot be told apart."""

@@ -73,11 +73,11 @@ def looks_like_offline_post(message: Mapping[str, Any]) -> bool:
     """Whether the document has the form `sendMessageToChannel` gives it; the text is not looked at."""
     author = message.get("u")
     return (
-        isinstance(author, Mapping)
+        message.get("groupable") is False  # hardly another message has it, so that they cost no more than this
+        and isinstance(author, Mapping)
         and author.get("_id") == "rocket.cat"
         and author.get("name") is None
         and message.get("t") is None
-        and message.get("groupable") is False
         and isinstance(message.get("msg"), str)
     )
 

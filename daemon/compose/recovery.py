@@ -123,11 +123,12 @@ class Recovery:
         await self._states.ensure(Kind.USER, {str(nested_id(room, "servedBy")) for room in people}, span.at)
         events = []
         for trace in found:
-            event = replace(self._drafts.event(trace.transition, trace.change), recovered=True)
+            event = self._drafts.event(trace.transition, trace.change)
+            if event is None:
+                continue
             if event.type == EventType.SESSION:
                 event = _until_closing_message(event, stored)
-            if event.endpoints:
-                events.append(event)
+            events.append(replace(event, recovered=True))
         return events
 
     def _leads(self, trace: Trace) -> list[Trace]:

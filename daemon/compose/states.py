@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Protocol
 
 from bson.timestamp import Timestamp
@@ -97,10 +97,15 @@ class FoldedStates:
     def get(self, kind: Kind, id_: object) -> dict[str, Any] | None:
         """The document as of the last change applied; None when it does not exist or is not followed."""
         memory = self._memory[kind]
-        if not isinstance(id_, str) or id_ not in memory:
-            return None
-        memory.move_to_end(id_)
-        return memory[id_]
+        document = memory.get(id_) if isinstance(id_, str) else None
+        if document is not None:
+            memory.move_to_end(id_)  # type: ignore[arg-type]
+        return document
+
+    def several(self, kind: Kind, ids: Iterable[str]) -> list[dict[str, Any] | None]:
+        """These documents of a kind that is held whole, in order; None as in `get`."""
+        memory = self._memory[kind]
+        return [memory.get(id_) for id_ in ids]
 
     def all(self, kind: Kind) -> list[dict[str, Any]]:
         """All documents of a kind that is held whole."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
@@ -96,15 +96,11 @@ def _of_room(stored: Stored) -> Iterator[Trace]:
         change = stand_in(documents.ROOMS, room["_id"], room["ts"])
         yield from _traces(transitions.of_room(change, None, stored.as_of(room["ts"])), change)
     if isinstance(served, Mapping) and isinstance(served.get("ts"), datetime):
-        change = replace(stand_in(documents.ROOMS, room["_id"], served["ts"]), operation="update", updated={"servedBy": served})
+        change = stand_in(documents.ROOMS, room["_id"], served["ts"])._replace(operation="update", updated={"servedBy": served})
         yield from _traces(transitions.of_room(change, None, stored.as_of(served["ts"])), change)
     if isinstance(closed_at, datetime) and not room.get("open"):
-        change = replace(
-            stand_in(documents.ROOMS, room["_id"], closed_at),
-            operation="update",
-            updated={"closedAt": closed_at},
-            removed=("open",),
-        )
+        change = stand_in(documents.ROOMS, room["_id"], closed_at)
+        change = change._replace(operation="update", updated={"closedAt": closed_at}, removed=("open",))
         yield from _traces(transitions.of_room(change, None, stored.as_of(closed_at)), change)
 
 
@@ -119,7 +115,7 @@ def _of_message(stored: Stored, message: Document, server: Behaviour) -> Iterato
     edited_at = message.get("editedAt")
     if isinstance(edited_at, datetime):
         edit = stand_in(documents.MESSAGES, message["_id"], edited_at)
-        edit = replace(edit, operation="update", updated={"editedAt": edited_at})
+        edit = edit._replace(operation="update", updated={"editedAt": edited_at})
         if transitions.is_edit(edit):
             yield from _traces(transitions.of_message(edit, message, stored.as_of(edited_at), server), edit)
 
@@ -136,7 +132,7 @@ def _forwarded(stored: Stored, message: Document, change: Change) -> Iterator[Tr
         old = data.get("previousDepartment")
         room["departmentId"] = data["nextDepartment"]["_id"]
         extra = {"oldDepartmentId": old} if old else {}
-        yield Trace(replace(event, extra=extra, departments=(str(old),) if old else ()), change)
+        yield Trace(event._replace(extra=extra, departments=(str(old),) if old else ()), change)
 
 
 def _changes_department(data: Mapping[str, Any]) -> bool:
@@ -151,7 +147,7 @@ def closing_time(stored: Stored) -> datetime | None:
 
 def _traces(events: Sequence[Transition], change: Change) -> Iterator[Trace]:
     for event in events:
-        yield Trace(replace(event, awaits=Awaits.NOTHING), change)
+        yield Trace(event._replace(awaits=Awaits.NOTHING), change)
 
 
 def stand_in(collection: str, id_: str, at: datetime) -> Change:

@@ -7,10 +7,10 @@ shows what a change has yet to tell, so that deciding by "it was absent before" 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from daemon.compose.documents import NOT_A_SAVE, SERVED_BEFORE, TRANSFER
 from daemon.compose.fold import touches
@@ -31,8 +31,7 @@ class Awaits(Enum):
     VISITOR_UPDATE = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(NamedTuple):
     """An event that a change means.
 
     `room` is the room as the event sees it. `message` is the one message of its payload, else the payload lists the transcript
@@ -45,7 +44,7 @@ class Transition:
     message: Document | None = None
     transcript: bool = False
     awaits: Awaits = Awaits.NOTHING
-    extra: Document = field(default_factory=dict)
+    extra: Document = MappingProxyType({})
     departments: tuple[str, ...] = ()
 
 
@@ -61,7 +60,7 @@ def of_room(change: Change, before: Document | None, room: Document) -> list[Tra
     events: list[Transition] = []
     closed = is_closed(room, change.wall_time)
     transfer = room.get(TRANSFER)
-    if touches(change, "departmentId") and transfer is not None:
+    if transfer is not None and touches(change, "departmentId"):
         events.append(_forwarded_to_department(before, room, transfer))
     served = room.get("servedBy")
     if touches(change, "servedBy") and isinstance(served, Mapping) and not closed:

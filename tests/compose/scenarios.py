@@ -10,7 +10,6 @@ import copy
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from dataclasses import replace as with_changes
 from datetime import datetime
 from typing import Any, Literal
 
@@ -739,7 +738,7 @@ def _captured(change: Change, watch: Watch) -> Change | None:
     removed = [name for name in change.removed if asked.match(name)]
     if not updated and not removed and not change.truncated:
         return None
-    return with_changes(change, updated=updated, removed=removed)
+    return change._replace(updated=updated, removed=removed)
 
 
 async def tell(

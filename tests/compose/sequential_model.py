@@ -10,7 +10,6 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from dataclasses import replace as with_changes
 from datetime import datetime
 from typing import Any
 
@@ -56,7 +55,7 @@ class LabelledTraffic(Traffic):
         if change.operation == "update" and before is not None and after is not None:
             new = {path: value for path, value in change.updated.items() if _value(before, path) != value}
             gone = [path for path in change.removed if _value(before, path) is not None]
-            change = with_changes(change, updated=new, removed=gone)
+            change = change._replace(updated=new, removed=gone)
         self.changes.append(change)
         self.steps.append(Step(change, self.action))
 

@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from daemon import log
 from daemon.compose import states
 from daemon.compose.files import with_tokens
+from daemon.compose.payload import members
 from daemon.errors import MongoError
 from daemon.model import Change, EventType, NewEvent, Profile
 from tests.compose.build import (
@@ -664,6 +665,38 @@ async def test_an_agent_who_was_missing_once_is_found_later() -> None:
     assert (await space.content(TAKEN_ID))["agent"]["username"] == "maria.keller"
 
 
+@pytest.mark.parametrize("profile", list(Profile), ids=str)
+async def test_a_visitor_and_an_agent_are_told_as_they_are_at_each_event(profile: Profile) -> None:
+    fields = setting("Accounts_CustomFields", '{"desk":{"sendToIntegrations":true}}')
+    database = chat(**{USERS: [agent(customFields={"desk": "12", "floor": 3.0})], SETTINGS: [fields]})
+    space = Workspace(database, {"crm": endpoint(profile=profile)})
+    both = {"value": '{"desk":{"sendToIntegrations":true},"floor":{"sendToIntegrations":true}}'}
+
+    await space.read(insert(MESSAGES, message("one"), 1), insert(MESSAGES, message("same"), 1))
+    await space.read(update(VISITORS, "visitor1", {"name": "New"}, seconds=2), insert(MESSAGES, message("two"), 2))
+    await space.read(update(SETTINGS, "Accounts_CustomFields", both, seconds=3), insert(MESSAGES, message("three"), 3))
+    await space.read(update(USERS, "agent1", {"name": "Maria K."}, seconds=4), insert(MESSAGES, message("four"), 4))
+
+    told = [await space.content(f"Message:{id_}", profile) for id_ in ("one", "same", "two", "three", "four")]
+    assert [found["visitor"]["name"] for found in told] == ["Erika Beispiel"] * 2 + ["New"] * 3
+    assert [found["agent"]["customFields"] for found in told] == [{"desk": "12"}] * 3 + [{"desk": "12", "floor": 3}] * 2
+    assert [found["agent"]["name"] for found in told] == ["Maria Keller"] * 4 + ["Maria K."]
+
+
+async def test_more_visitors_than_are_remembered_are_all_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(members, "_MOST_REPEATED", 2)
+    numbers = range(5)
+    rooms = [room(f"room{number}", v={"_id": f"visitor{number}"}) for number in numbers]
+    visitors = [visitor(f"visitor{number}", name=f"Visitor {number}") for number in numbers]
+    space = Workspace(Database({ROOMS: rooms, VISITORS: visitors}))
+
+    for turn in range(2):
+        await space.read(*(insert(MESSAGES, message(f"{turn}.{number}", rid=f"room{number}"), turn) for number in numbers))
+
+    names = [(await space.content(f"Message:{turn}.{number}"))["visitor"]["name"] for turn in range(2) for number in numbers]
+    assert names == [f"Visitor {number}" for number in numbers] * 2
+
+
 async def test_an_agent_who_was_removed_is_left_out() -> None:
     space = Workspace(chat())
 
@@ -722,6 +755,16 @@ async def test_the_channel_of_a_department_counts_too() -> None:
     await space.read(insert(MESSAGES, post(), 3))
 
     assert space.ids == ["LivechatOfflineMessage:post1"]
+
+
+async def test_a_channel_is_known_by_the_name_and_the_type_that_it_has_now() -> None:
+    space = offline(**{ROOMS: [room("channel1", t="c", name="general")]})
+
+    await space.read(insert(MESSAGES, post("post1"), 3), update(ROOMS, "channel1", {"lm": moment(3)}, seconds=3))
+    await space.read(update(ROOMS, "channel1", {"lm": moment(4), "name": "offline"}, seconds=4))
+    await space.read(update(ROOMS, "channel1", {"t": "p"}, seconds=5), insert(MESSAGES, post("post2"), 5))
+
+    assert space.ids == ["LivechatOfflineMessage:post2"]
 
 
 async def test_the_channel_is_that_of_the_time_of_the_post() -> None:

@@ -104,8 +104,20 @@ def test_every_number_is_read_back_as_the_same_double(number: float) -> None:
         (datetime(999, 1, 2, tzinfo=UTC), "0999-01-02T00:00:00.000Z"),
         (datetime(1, 1, 1, tzinfo=UTC), "0001-01-01T00:00:00.000Z"),
         (datetime(9999, 12, 31, tzinfo=UTC), "9999-12-31T00:00:00.000Z"),
+        (datetime(2026, 11, 23, 8, 0, 0, 120999), "2026-11-23T08:00:00.120Z"),  # noqa: DTZ001 - as transcripts have them
     ],
-    ids=["milliseconds", "midnight", "cut, not rounded", "before 1970", "east", "west", "three digits", "first", "last"],
+    ids=[
+        "milliseconds",
+        "midnight",
+        "cut, not rounded",
+        "before 1970",
+        "east",
+        "west",
+        "three digits",
+        "first",
+        "last",
+        "no zone",
+    ],
 )
 def test_dates_as_javascript_writes_them(date: datetime, expected: str) -> None:
     assert date_text(date) == expected

@@ -8,7 +8,6 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from dataclasses import replace as with_changes
 
 from bson.timestamp import Timestamp
 from hypothesis import HealthCheck, given, settings
@@ -304,7 +303,7 @@ def interleaved(people: Sequence[Sequence[Move]]) -> list[Step]:
     for time, number, step in steps:
         # A transaction has one cluster time, and nothing else has the same.
         inc, before = (inc if before == (time, number) else inc + 1), (time, number)
-        result.append(Step(with_changes(step.change, cluster_time=Timestamp(time.time, inc)), step.action))
+        result.append(Step(step.change._replace(cluster_time=Timestamp(time.time, inc)), step.action))
     return result
 
 

@@ -194,3 +194,13 @@ async def test_an_offline_message_is_matched_by_its_department(wanted: str, pass
     )
 
     assert receivers(found) == {"LivechatOfflineMessage:post1": {"some", "all"} if passes else {"all"}}
+
+
+def test_where_no_endpoint_filters_an_event_needs_no_traits() -> None:
+    endpoints = Endpoints(
+        {"all": wants(events=["Message", "LeadCapture"]), "sales": wants(events=["LeadCapture"], departments=["d1"])}
+    )
+
+    assert endpoints.unfiltered(EventType.MESSAGE) == endpoints.of(EventType.MESSAGE, Traits()) == {"all": Profile.GUIDE}
+    assert endpoints.unfiltered(EventType.SESSION) == {}
+    assert endpoints.unfiltered(EventType.LEAD) is None

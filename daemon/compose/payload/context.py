@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import bson
 
@@ -13,8 +13,7 @@ from daemon.model import Document, EventType
 from daemon.mongo import CODEC
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """The documents as they were when the event happened.
 
     `settings` are Rocket.Chat's by name, `department` is the name of the visitor's department where it is known, `version` is the
@@ -29,7 +28,7 @@ class Context:
     settings: Document
     version: str | None = None
     department: str | None = None
-    extra: Document = field(default_factory=dict)
+    extra: Document = MappingProxyType({})
     message: Document | None = None
     transcript: bool = False
 
@@ -40,8 +39,10 @@ class Context:
 
 
 def encode_context(context: Context, notes: Document | None = None) -> bytes:
-    """A context as an intent keeps it; `notes` is for the one who waits."""
-    stored: dict[str, Any] = {name: getattr(context, name) for name in Context.__slots__}
+    """A context as an intent keeps it, without the marks on its documents; `notes` is for the one who waits."""
+    stored: dict[str, Any] = context._asdict()
+    for name in ("room", "visitor"):
+        stored[name] = {key: value for key, value in stored[name].items() if not key.startswith("~")}
     return bson.encode({**stored, "type": context.type.value, "notes": dict(notes or {})})
 
 

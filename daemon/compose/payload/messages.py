@@ -6,10 +6,9 @@ The facts are those of Rocket.Chat's sendMessageType and the CRM webhooks in app
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from daemon.compose import documents, json_text
 from daemon.compose.files import file_link
@@ -29,8 +28,7 @@ from daemon.compose.versions import Behaviour, behaviour
 from daemon.model import Document, Profile
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One message, with what surrounds it."""
 
     message: Document
@@ -53,7 +51,7 @@ def file_ids(messages: Iterable[Document]) -> set[str]:
     return {
         str(message["file"]["_id"])
         for message in messages
-        if isinstance(message.get("file"), Mapping) and message["file"].get("_id") and not message.get("fileUpload")
+        if isinstance(message.get("file"), dict) and message["file"].get("_id") and not message.get("fileUpload")
     }
 
 
@@ -69,7 +67,7 @@ def _message(entry: Entry) -> Document:
 
 def _author(entry: Entry) -> Document:
     author = entry.message.get("u")
-    return author if isinstance(author, Mapping) else {}
+    return author if isinstance(author, dict) else {}
 
 
 def _text(entry: Entry) -> Any:
@@ -93,6 +91,10 @@ def _edited_at(entry: Entry) -> Any:
     editor, at = entry.message.get("editedBy"), entry.message.get("editedAt")
     known = isinstance(editor, Mapping) and isinstance(editor.get("_id"), str)
     return at if isinstance(at, datetime) and known else ABSENT
+
+
+def _closing(entry: Entry) -> Any:
+    return True if entry.message["t"] == "livechat-close" else ABSENT
 
 
 def _with_file(entry: Entry, field: str) -> Any:
@@ -119,10 +121,10 @@ def _file_upload(entry: Entry) -> Any:
     return {"publicFilePath": link} | {name: upload[name] for name in ("type", "size") if name in upload}
 
 
-_USERNAME = Member[Entry]("username", lambda entry: _author(entry).get("username", ABSENT), TEXT, stored=True)
+_USERNAME = stored("username", TEXT, _author)
 _AGENT_ID = Member[Entry]("agentId", _agent_id, TEXT)
-_BLOCKS = Member[Entry]("blocks", lambda entry: entry.message.get("blocks") or ABSENT, LIST)
-_EDITED_AT = Member[Entry]("editedAt", _edited_at, DATE)
+_BLOCKS = Member[Entry]("blocks", lambda entry: entry.message["blocks"] or ABSENT, LIST, part=_message, field="blocks")
+_EDITED_AT = Member[Entry]("editedAt", _edited_at, DATE, part=_message, field="editedAt")
 _UPLOAD_SCHEMA = Shape[Entry](
     (
         Member("publicFilePath", lambda _: ABSENT, TEXT),
@@ -133,10 +135,10 @@ _UPLOAD_SCHEMA = Shape[Entry](
 ).schema()
 _EXTRAS: tuple[Member[Entry], ...] = (
     stored("navigation", OBJECT, _message),
-    Member("closingMessage", lambda entry: True if entry.message.get("t") == "livechat-close" else ABSENT, {"const": True}),
-    Member("file", lambda entry: _with_file(entry, "file"), OBJECT, stored=True),
-    Member("attachments", lambda entry: _with_file(entry, "attachments"), LIST, stored=True),
-    Member("fileUpload", _file_upload, {**_UPLOAD_SCHEMA, "additionalProperties": True}),
+    Member("closingMessage", _closing, {"const": True}, part=_message, field="t"),
+    Member("file", lambda entry: _with_file(entry, "file"), OBJECT, stored=True, part=_message, field="file"),
+    Member("attachments", lambda entry: _with_file(entry, "attachments"), LIST, stored=True, part=_message, field="file"),
+    Member("fileUpload", _file_upload, {**_UPLOAD_SCHEMA, "additionalProperties": True}, part=_message, field="file"),
 )
 
 

@@ -7,9 +7,8 @@ the public guide documents, with what current servers add after the documented m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -24,6 +23,7 @@ from daemon.compose.payload.members import (
     TEXT,
     TEXTS,
     Member,
+    Repeated,
     Shape,
     first,
     stored,
@@ -34,8 +34,7 @@ from daemon.compose.versions import Behaviour, behaviour
 from daemon.model import Document, EventType, Profile
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """What a session payload is built from."""
 
     context: Context
@@ -116,15 +115,11 @@ def _additional_names(event_type: EventType, server: Behaviour) -> tuple[str, ..
 
 
 def _native_room(server: Behaviour) -> tuple[Member[Source], ...]:
-    visitor = Shape(_native_visitor(server), nulls=True)
-    agent = Shape(_native_agent(server), nulls=True)
-    return (*_room_head(), *_room_rest(), *_people(visitor, agent))
+    return (*_room_head(), *_room_rest(), *_native_people(server))
 
 
 def _guide_room() -> tuple[Member[Source], ...]:
-    visitor = Shape(_guide_visitor(), nulls=False)
-    agent = Shape(_guide_agent(), nulls=False)
-    return (*_room_head(), stored("code", ANY, _room), *_room_rest(), *_people(visitor, agent))
+    return (*_room_head(), stored("code", ANY, _room), *_room_rest(), *_guide_people())
 
 
 def _room_head() -> tuple[Member[Source], ...]:
@@ -144,13 +139,30 @@ def _room_rest() -> tuple[Member[Source], ...]:
     )
 
 
-def _people(visitor: Shape[Context], agent: Shape[Context]) -> tuple[Member[Source], ...]:
-    def served_by(source: Source) -> Any:
-        return ABSENT if source.context.agent is None else agent.build(source.context)
+@lru_cache(maxsize=4)  # one for all types of events, since they tell of the same people
+def _native_people(server: Behaviour) -> tuple[Member[Source], ...]:
+    return _people(Shape(_native_visitor(server), nulls=True), Shape(_native_agent(server), nulls=True))
 
+
+@lru_cache(maxsize=1)
+def _guide_people() -> tuple[Member[Source], ...]:
+    return _people(Shape(_guide_visitor(), nulls=False), Shape(_guide_agent(), nulls=False))
+
+
+def _people(visitor: Shape[Context], agent: Shape[Context]) -> tuple[Member[Source], ...]:
+    def of_visitor(source: Source) -> tuple[Document, Any]:
+        context = source.context
+        return context.visitor, context.department
+
+    def of_agent(source: Source) -> tuple[Document | None, Any]:
+        context = source.context
+        return context.agent, context.settings.get(documents.AGENT_FIELDS)
+
+    the_visitor = Repeated[Source](lambda source: visitor.build(source.context), of_visitor)
+    the_agent = Repeated[Source](lambda source: agent.build(source.context), of_agent)
     return (
-        Member("visitor", lambda source: visitor.build(source.context), visitor.schema(), required=True),
-        Member("agent", served_by, agent.schema()),
+        Member("visitor", the_visitor, visitor.schema(), required=True),
+        Member("agent", the_agent, agent.schema()),
     )
 
 
