@@ -1,9 +1,12 @@
-"""What travels between the stages: frozen values, no behaviour beyond their own meaning."""
+"""What travels between the stages: frozen values, no behaviour beyond their own meaning.
+
+Those that are made for every change, event or attempt are tuples: a frozen dataclass takes four times as long to make.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
@@ -49,8 +52,7 @@ class Position:
 class Change(NamedTuple):
     """One change event. Keys of `updated` and entries of `removed` are dotted paths, as MongoDB gives them.
 
-    `updated_at` is the `_updatedAt` that an update sets: when it was made, by Rocket.Chat's clock. A tuple, because of nothing
-    there is more, and a frozen dataclass takes four times as long to make.
+    `updated_at` is the `_updatedAt` that an update sets: when it was made, by Rocket.Chat's clock.
     """
 
     collection: str
@@ -84,8 +86,7 @@ class Batch:
         return max(0, self.server_time.time - self.position.cluster_time.time)
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(NamedTuple):
     """A payload as it will be sent.
 
     `files` lists where a file link still lacks its token, as `(offset in bytes, room id, user id, file id)`, rising by offset:
@@ -138,8 +139,7 @@ class Pairing:
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class NewEvent:
+class NewEvent(NamedTuple):
     """An event for `endpoints` (each with its profile): with its bodies, as an intent, or skipped for a reason.
 
     `type` is that of the webhook, or `Change` for a change that could not be understood. `recovered`: made from stored data, not
@@ -151,7 +151,7 @@ class NewEvent:
     session: str
     happened_at: datetime
     endpoints: Mapping[str, Profile]
-    bodies: Mapping[Profile, Body] = field(default_factory=dict)
+    bodies: Mapping[Profile, Body] = MappingProxyType({})
     intent: Intent | None = None
     skipped: str | None = None
     pairing: Pairing | None = None
@@ -177,8 +177,7 @@ class Commit:
     states: tuple[StateRow, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """One attempt that is already counted: `attempt` is its number, `failures` how many before it had a failing outcome.
 
     `answer` (JSON) is the endpoint's last answer in this session, which the payload returns. `recorded_at` is when the event
@@ -268,8 +267,7 @@ class Dead:
 Verdict = Delivered | RetryAt | Suspended | Dead
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(NamedTuple):
     """What an attempt that was made at `started_at` meant, to be kept: the outcome, the verdict, the answer (JSON) that later
     payloads return, and how long an endpoint that is down is left alone.
     """

@@ -128,7 +128,7 @@ class Recovery:
                 continue
             if event.type == EventType.SESSION:
                 event = _until_closing_message(event, stored)
-            events.append(replace(event, recovered=True))
+            events.append(event._replace(recovered=True))
         return events
 
     def _leads(self, trace: Trace) -> list[Trace]:
@@ -153,7 +153,7 @@ class Recovery:
                 found += self._channel.take(change, post, rooms[post["rid"]])
             except Exception:
                 log.exception("compose.unreadable_session", session=post["rid"], message=post["_id"])
-        return [replace(event, recovered=True) for event in found]
+        return [event._replace(recovered=True) for event in found]
 
 
 def _until_closing_message(event: NewEvent, stored: Stored) -> NewEvent:
@@ -162,4 +162,4 @@ def _until_closing_message(event: NewEvent, stored: Stored) -> NewEvent:
     if event.intent is None or closed is None or closed <= event.intent.cut:
         return event
     completed = Timestamp(int(closed.timestamp()) + 1, 0)
-    return replace(event, intent=replace(event.intent, cut=closed, completed=completed))
+    return event._replace(intent=replace(event.intent, cut=closed, completed=completed))

@@ -13,7 +13,7 @@ from bson.timestamp import Timestamp
 from daemon.model import Body, Commit, Intent, IntentUpdate, NewEvent, Pairing, Position, Profile
 from daemon.outbox import lanes
 from daemon.outbox.lanes import as_time, settle
-from daemon.outbox.rows import chunks, insert, marks
+from daemon.outbox.rows import insert, marks, padded
 
 _INTENTS = (
     "SELECT i.sequence, e.id, e.session, started_seconds, started_increment, completed_seconds, completed_increment, cut, context"
@@ -77,7 +77,7 @@ def append_events(connection: sqlite3.Connection, events: Sequence[NewEvent], no
 def _known(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, set[str]]:
     """The endpoints of those events that are known."""
     known: dict[str, set[str]] = {}
-    for chunk in chunks(ids):
+    for chunk in padded(ids):
         query = (
             f"SELECT e.id, d.endpoint FROM events e LEFT JOIN deliveries d USING (sequence) WHERE e.id IN ({marks(len(chunk))})"  # noqa: S608 - question marks only
         )

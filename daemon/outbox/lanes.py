@@ -24,7 +24,7 @@ from daemon.model import (
     TimedOut,
     Unreachable,
 )
-from daemon.outbox.rows import chunks, insert, marks
+from daemon.outbox.rows import insert, marks, padded
 
 # What is sent, of each head that this finds; a body that is no longer kept is NULL. The endpoint's last answer in this session
 # belongs to the payload, at every further attempt the same one; empty: there was none.
@@ -106,7 +106,7 @@ def claim(connection: sqlite3.Connection, endpoint: str, limit: int, retries: in
 
 def release(connection: sqlite3.Connection, endpoint: str, deliveries: Sequence[Delivery]) -> None:
     """Take back claims: these attempts were not made, and are not counted."""
-    for chunk in chunks(deliveries):
+    for chunk in padded(deliveries):
         statement = f"UPDATE OR FAIL lanes SET due = ?, started_at = NULL WHERE {_OF_SETTLED}"  # noqa: S608 - texts of ours
         lanes = [endpoint, *(delivery.session for delivery in chunk), *(delivery.sequence for delivery in chunk)]
         connection.execute(statement.format(marks=marks(len(chunk))), [AT_ONCE, *lanes])
@@ -186,7 +186,7 @@ def _claim(
     claimed = [_delivery(endpoint, row, now, probe=probe) for row in heads if row[10] is not None]
     answers = [(row[12], endpoint, row[1]) for row in heads if row[14]]
     connection.executemany("UPDATE deliveries SET answer = ? WHERE endpoint = ? AND sequence = ?", answers)
-    for chunk in chunks([delivery.session for delivery in claimed]):
+    for chunk in padded([delivery.session for delivery in claimed]):
         statement = f"UPDATE OR FAIL lanes SET due = NULL, started_at = ? WHERE endpoint = ? AND session IN ({marks(len(chunk))})"  # noqa: S608 - question marks only
         connection.execute(statement, [now, endpoint, *chunk])
     return claimed
@@ -295,7 +295,7 @@ def settle(
     """Settle deliveries (session and sequence) of an endpoint, by one more attempt each when `tried`. Where one was the head of
     its lane, the next one of the session follows.
     """
-    for chunk in chunks(settled):
+    for chunk in padded(settled):
         sessions, sequences = [session for session, _ in chunk], [sequence for _, sequence in chunk]
         listed = marks(len(chunk))
         connection.execute(_SETTLED.format(marks=listed), [state, now, reason, tried, endpoint, *sequences])

@@ -26,6 +26,14 @@ def chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
         start += size
 
 
+def padded(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The same for lists in which the last value may be repeated: fewer parts."""
+    for start in range(0, len(values), _MOST):
+        part = values[start : start + _MOST]
+        size = 1 << (len(part) - 1).bit_length()
+        yield [*part, *[part[-1]] * (size - len(part))]
+
+
 @cache
 def marks(count: int) -> str:
     """`count` parameters of a list."""

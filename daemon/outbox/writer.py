@@ -22,9 +22,7 @@ log = get_logger("outbox")
 
 T = TypeVar("T")
 _MOST_IN_A_COMMIT = 500
-# Where commits follow each other, each waits so long for more to do: fewer, larger ones cost less.
-_GATHERING_S = 0.0003
-_BUSY_S = 0.001
+_GATHERING_S = 0.0003  # a commit that follows right on another waits so long for more to do: fewer, larger ones cost less
 
 
 class _Job:
@@ -72,7 +70,6 @@ class Writer:
         self._path = path
         self._connection = connect(path)
         self._closed = False
-        self._committed_at = 0.0
         self.waiting = False
         """Another process is writing to the file, and this one waits for it."""
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -119,9 +116,9 @@ class Writer:
     def _take(self, taken: list[_Job]) -> bool:
         """Wait for work and take what there is; False when it is the last."""
         taken.clear()
-        job = self._jobs.get()
-        if time.monotonic() - self._committed_at < _BUSY_S:
+        if not self._jobs.empty():
             time.sleep(_GATHERING_S)
+        job = self._jobs.get()
         while job is not None:
             taken.append(job)
             if len(taken) == _MOST_IN_A_COMMIT:
@@ -174,7 +171,6 @@ class Writer:
                     self._commit([job])
             return
         self._metrics.commits.inc()
-        self._committed_at = time.monotonic()
         _tell(jobs, results)
 
     def _do(self, jobs: list[_Job]) -> list[Any]:

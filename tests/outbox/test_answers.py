@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -108,7 +107,7 @@ async def test_the_place_for_it_comes_back_with_the_body(outbox: SqliteOutbox) -
     places = {"m1": (7, 7), "m2": (3, 20), "m3": None}
     for event_id, place in places.items():
         body = Body(b'{"a":"b","c":"d"}', ((5, "room", "user", "file"),), place)
-        await outbox.append(commit(replace(event(event_id), bodies={Profile.GUIDE: body})))
+        await outbox.append(commit(event(event_id)._replace(bodies={Profile.GUIDE: body})))
         delivery = await deliver(outbox, None)
         assert (delivery.event_id, delivery.body) == (event_id, body)
 

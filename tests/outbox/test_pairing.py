@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -28,7 +27,7 @@ def arrival(event_id: str, seconds: float = 0, *, key: str = "lamp", endpoints: 
     """`c1` came by the channel, `i1` by the intake."""
     way = {"c": "channel", "i": "intake"}[event_id[0]]
     paired = Pairing(way, key, START + timedelta(seconds=seconds))
-    return replace(event(event_id, f"offline:{event_id}", endpoints=endpoints), pairing=paired)
+    return event(event_id, f"offline:{event_id}", endpoints=endpoints)._replace(pairing=paired)
 
 
 async def arrive(outbox: SqliteOutbox, *arrivals: NewEvent) -> None:

@@ -37,7 +37,7 @@ def answer(status: int) -> Answered:
 async def happen(outbox: SqliteOutbox, *story: tuple[str, Outcome]) -> None:
     """One event after the other, each with its type and what came of it."""
     for number, (event_type, outcome) in enumerate(story):
-        await outbox.append(commit(replace(event(f"e{number}", f"room{number}"), type=event_type)))
+        await outbox.append(commit(event(f"e{number}", f"room{number}")._replace(type=event_type)))
         ((delivery,), _) = await outbox.claim("crm", 10, 10)
         verdict = Delivered() if outcome == OK else Dead("refused")
         await settle(outbox, delivery, outcome, verdict)

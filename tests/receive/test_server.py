@@ -7,7 +7,6 @@ import base64
 import json
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +86,7 @@ async def test_without_its_proofs_a_request_is_answered_401(
 
 async def test_a_duplicate_is_what_was_accepted_before(start: Start, seen: list[Request]) -> None:
     async with start(status=503, fail_every=2) as receiver:
-        other = replace(DELIVERY, event_id="Message:m2")
+        other = DELIVERY._replace(event_id="Message:m2")
         assert await send(receiver, DELIVERY, other, other, DELIVERY, DELIVERY) == [200, 503, 200, 503, 200]
         assert receiver.counts == Counts(requests=5, accepted=3, failed=2, duplicates=2)
     assert [request.known for request in seen] == [Known.NEW, Known.NEW, Known.AGAIN, Known.DUPLICATE, Known.DUPLICATE]
@@ -144,7 +143,7 @@ class TestSave:
     async def test_bodies_are_files_of_that_folder_whatever_their_id(self, start: Start, tmp_path: Path, event_id: str) -> None:
         folder = tmp_path / "new" / "folder"
         async with start(save=folder) as receiver:
-            assert await send(receiver, replace(DELIVERY, event_id=event_id)) == [200]
+            assert await send(receiver, DELIVERY._replace(event_id=event_id)) == [200]
         assert files(tmp_path) == [(folder, BODY)]
 
     async def test_each_try_is_kept(self, start: Start, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -42,7 +41,7 @@ def verdict_on(
     last_success_at: datetime | None = None,
     chance: float = 0.0,
 ) -> Verdict:
-    delivery = replace(TRY, attempt=failures + 1, failures=failures, probe=probe, recorded_at=recorded_at)
+    delivery = TRY._replace(attempt=failures + 1, failures=failures, probe=probe, recorded_at=recorded_at)
     return decide(outcome, delivery, policy, now=START, last_success_at=last_success_at, chance=chance)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -75,7 +74,7 @@ class TestHeaders:
         self, receiver: Receiver, post: Post, event_id: str, sent: str
     ) -> None:
         """The id of a message may come from a visitor's software; no two ids look alike when escaped."""
-        await post(receiver.url, delivery=replace(DELIVERY, event_id=event_id))
+        await post(receiver.url, delivery=DELIVERY._replace(event_id=event_id))
         (request,) = receiver.requests
         assert request.headers.getall("X-Livechat-Relay-Event-Id") == [sent]
         assert "X-Evil" not in request.headers

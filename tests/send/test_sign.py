@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -82,7 +81,7 @@ async def test_a_later_try_has_the_same_id_and_its_own_time(receiver: Receiver) 
     async with Sender("crm", endpoint(receiver.url, signing_secrets=[OLD]), clock=clock) as sender:
         await sender.post(DELIVERY, BODY)
         clock.advance(10.9)
-        await sender.post(replace(DELIVERY, attempt=4), BODY)
+        await sender.post(DELIVERY._replace(attempt=4), BODY)
     first, second = ([request.headers[name] for name in NAMES] for request in receiver.requests)
     assert first[0] == second[0]
     assert (first[1], second[1]) == (str(int(START.timestamp())), str(int((START + timedelta(seconds=10)).timestamp())))
@@ -94,6 +93,6 @@ async def test_a_later_try_has_the_same_id_and_its_own_time(receiver: Receiver) 
 )
 async def test_an_id_that_a_visitor_chose_moves_no_limit_of_what_is_signed(receiver: Receiver, event_id: str, sent: str) -> None:
     async with Sender("crm", endpoint(receiver.url, signing_secrets=[OLD]), clock=SystemClock()) as sender:
-        await sender.post(replace(DELIVERY, event_id=event_id), BODY)
+        await sender.post(DELIVERY._replace(event_id=event_id), BODY)
     assert receiver.requests[0].headers["webhook-id"] == sent
     verify(receiver, OLD)
