@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import bson
+import orjson
 from bson.timestamp import Timestamp
 
 from daemon.model import Body, Commit, Intent, IntentUpdate, NewEvent, Pairing, Position, Profile
@@ -218,7 +218,7 @@ def _body_rows(sequence: int, bodies: Mapping[Profile, Body]) -> list[tuple[int,
 
 
 def _slots(body: Body) -> str:
-    return json.dumps([body.files, body.answer]) if body.files or body.answer else lanes.NO_SLOTS
+    return orjson.dumps([body.files, body.answer]).decode()
 
 
 def _insert_intent(connection: sqlite3.Connection, sequence: int, intent: Intent) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any, assert_never
+
+import orjson
 
 from daemon.model import (
     Answered,
@@ -75,8 +76,6 @@ _ATTEMPTS = "attempts (endpoint, sequence, number, started_at, duration, outcome
 AT_ONCE = 0.0
 """Due for a first try: always, whatever the clock says. Ties go by sequence, which is the order of what happened."""
 _KEPT_ANSWER = 1024  # bytes of an answer in the record of an attempt
-NO_SLOTS = "[[], null]"
-_NO_SLOTS: tuple[list[Any], None] = ([], None)
 
 
 def recover(connection: sqlite3.Connection) -> int:
@@ -197,7 +196,7 @@ def _delivery(endpoint: str, row: Sequence[Any], now: float, *, probe: bool) -> 
     content, slots, answer, recovered, _ = rest
     if state == "suspended" and not probe:  # the endpoint is back: a new round
         failures, round_at = 0, now
-    files, place = _NO_SLOTS if slots == NO_SLOTS else json.loads(slots)
+    files, place = orjson.loads(slots)
     return Delivery(
         endpoint=endpoint,
         sequence=sequence,
