@@ -35,6 +35,7 @@ from daemon.send.client import Sender
 
 T = TypeVar("T")
 _POSITION_EVERY_S = 5.0  # how often a position that covers nothing new is saved
+_STATES_EVERY_S = 1.0  # the same for folded state without an event: until then it is read and folded again after a crash
 _POLL_S = 5.0
 _COMPOSED_AT_ONCE = 16
 _MOST_TO_COMPOSE = 500
@@ -128,7 +129,7 @@ class Intake:
                 if commit is None:
                     return
                 if self._worth_saving(commit):
-                    kept = self._outbox.append(commit)
+                    kept = self._outbox.append(self._composer.with_states(commit))
                     if commit.events:
                         self._wake_relay()  # what it claims comes out of the same commit
                     await kept
@@ -165,9 +166,10 @@ class Intake:
             await self._outbox.composed(intent.event_id, bodies)
 
     def _worth_saving(self, commit: Commit) -> bool:
-        if commit.events or commit.intent_updates or commit.states:
+        if commit.events or commit.intent_updates:
             return True
-        return self._clock.monotonic() - self._saved_at >= _POSITION_EVERY_S
+        wait_s = _STATES_EVERY_S if self._composer.has_unsaved_states else _POSITION_EVERY_S
+        return self._clock.monotonic() - self._saved_at >= wait_s
 
     def _saved(self, commit: Commit) -> None:
         self._saved_at = self._clock.monotonic()

@@ -86,7 +86,8 @@ class Composer:
             self._wait(intent, context, parts, named=bool(notes.get("named")))
 
     async def compose(self, batch: Batch) -> Commit:
-        """What `batch` means. A change that cannot be understood becomes a skipped event with its reason; the flow goes on.
+        """What `batch` means, without folded state: `with_states` adds that. A change that cannot be understood becomes a skipped
+        event with its reason; the flow goes on.
 
         Waits for an unreachable MongoDB; raises `DaemonError` where waiting cannot help.
         """
@@ -104,7 +105,16 @@ class Composer:
         self._give_up(self._intents.overdue_at(batch.position.cluster_time))
         self._give_up(self._intents.overdue_idle(batch, self._clock.monotonic()))
         self._metrics.open_intents.set(len(self._intents))
-        return Commit(batch.position, tuple(self._events), tuple(self._updates), self._states.changed_rows())
+        return Commit(batch.position, tuple(self._events), tuple(self._updates))
+
+    @property
+    def has_unsaved_states(self) -> bool:
+        """Whether folded state has changed since `with_states`."""
+        return self._states.unsaved
+
+    def with_states(self, commit: Commit) -> Commit:
+        """The last batch's `commit` with all folded state that has changed since the one before; the caller keeps it or ends."""
+        return replace(commit, states=self._states.changed_rows())
 
     async def _gather(self, batch: Batch) -> Batch:
         """Have what `batch` needs; gives it without the changes for which that cannot be had, which become skipped events."""

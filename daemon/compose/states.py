@@ -138,6 +138,11 @@ class FoldedStates:
         self._changed.clear()
         return rows
 
+    @property
+    def unsaved(self) -> bool:
+        """Whether there is anything to keep."""
+        return bool(self._changed)
+
     def forget(self) -> None:
         """Forget people, and what the next commit would keep: for readers that follow nothing."""
         for kind in (Kind.VISITOR, Kind.USER):
@@ -145,7 +150,9 @@ class FoldedStates:
         self._changed.clear()
 
     def trim(self) -> None:
-        """Forget in memory what was not used for longest; it is in the store. Call between a commit and the next batch."""
+        """Forget in memory what was not used for longest, once all of it is in the store. Call between batches."""
+        if self._changed:
+            return
         for kind in (Kind.ROOM, Kind.VISITOR, Kind.USER, Kind.INQUIRY):
             memory = self._memory[kind]
             while len(memory) > _MOST_IN_MEMORY:

@@ -528,7 +528,7 @@ class Workspace:
     async def read(self, *changes: Change, idle: bool = False, seconds: float | None = None) -> Commit:
         """Compose one batch and commit it."""
         self.database.log += [change for change in changes if change not in self.database.log]
-        commit = await self._composer.compose(batch(*changes, idle=idle, seconds=seconds))
+        commit = self._composer.with_states(await self._composer.compose(batch(*changes, idle=idle, seconds=seconds)))
         self.store.keep(commit.states)
         self.events += commit.events
         for event in commit.events:

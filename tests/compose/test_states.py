@@ -363,6 +363,23 @@ async def test_what_was_not_used_for_longest_is_forgotten_and_loaded_again() -> 
 
 
 @pytest.mark.usefixtures("small_memory")
+async def test_nothing_is_forgotten_before_it_is_stored() -> None:
+    known = Known({VISITORS: [visitor(id_) for id_ in "abc"]})
+    await known.ensure(Kind.VISITOR, "a", "b", "c")
+    known.commit()
+    known.apply(update(VISITORS, "a", {"name": "New"}))
+    assert known.states.unsaved
+
+    known.states.trim()
+    assert [known.get(Kind.VISITOR, id_) is None for id_ in "abc"] == [False, False, False]
+
+    known.commit()
+    assert not known.states.unsaved
+    known.states.trim()
+    assert [known.get(Kind.VISITOR, id_) is None for id_ in "abc"] == [True, False, False]
+
+
+@pytest.mark.usefixtures("small_memory")
 async def test_a_change_of_what_was_trimmed_is_folded_once_recalled() -> None:
     known = Known({VISITORS: [visitor(id_) for id_ in "abc"]})
     await known.ensure(Kind.VISITOR, "a", "b", "c")
