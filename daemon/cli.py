@@ -71,7 +71,7 @@ def run(config_path: Path) -> None:
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
     app = App(config, read_config=lambda: load(config_path), path=config_path)
-    _run_until_signal(app.run, app.reload)
+    _run_until_signal(app.run, app.reload, uvloop.new_event_loop)
 
 
 @main.command()
@@ -99,7 +99,9 @@ def demo(seconds: float, mongodb_uri: str | None, keep: Path | None) -> None:
 
 
 def _run_until_signal(
-    work: Callable[[asyncio.Event], Coroutine[Any, Any, None]], reload: Callable[[], None] | None = None
+    work: Callable[[asyncio.Event], Coroutine[Any, Any, None]],
+    reload: Callable[[], None] | None = None,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> None:
     async def run_it() -> None:
         stop = asyncio.Event()
@@ -111,7 +113,7 @@ def _run_until_signal(
         await work(stop)
 
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
             runner.run(run_it())
     except DaemonError:
         raise

@@ -23,8 +23,10 @@ settings.register_profile("relay", deadline=None)
 settings.load_profile("relay")
 
 
-def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Tests run on the event loop of the relay."""
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Tests run on the event loop of the relay, those of the demo on that of the demo."""
+    if item.path.parent.name == "demo":
+        return {"asyncio": asyncio.new_event_loop}
     return {"uvloop": uvloop.new_event_loop}
 
 

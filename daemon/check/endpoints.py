@@ -9,6 +9,8 @@ import socket
 import ssl
 from contextlib import suppress
 
+import aiohappyeyeballs
+
 from daemon.check.findings import Finding, failure, for_long, ok, warning
 from daemon.clock import Clock
 from daemon.config.endpoint import EndpointSection
@@ -28,12 +30,14 @@ async def check_endpoint(name: str, endpoint: EndpointSection, guard: Guard, clo
     tls = endpoint.tls.context(f"endpoints.{name}.tls") if url.scheme == "https" else None
     try:
         async with asyncio.timeout(_PATIENCE_S):
-            addresses = {str(entry[4][0]) for entry in await _resolve(host, port)}
+            resolved = await _resolve(host, port)
+            addresses = {str(entry[4][0]) for entry in resolved}
             refusals = [guard.refusal(address.partition("%")[0]) for address in sorted(addresses)]
             if refusals and all(refusals):
                 remedy = f"mend endpoints.{name}.url, or lift that with send.allow"
                 return [failure(_CHECK, f"{where}: requests do not go there: {refusals[0]}", remedy, subject=name)]
-            _, writer = await asyncio.open_connection(host, port, ssl=tls, happy_eyeballs_delay=0.25)
+            connected = await aiohappyeyeballs.start_connection(resolved, happy_eyeballs_delay=0.25)
+            _, writer = await asyncio.open_connection(sock=connected, ssl=tls, server_hostname=host if tls else None)
     except (OSError, TimeoutError) as error:
         return [failure(_CHECK, f"{where}: {_what(error, host, port)}", _remedy(error, name, host), subject=name)]
     try:
