@@ -117,7 +117,11 @@ class Engine:
             if interrupted is None:  # told to stop while another process held the outbox
                 return
             if interrupted:
-                log.warning("relay.interrupted_attempts", count=interrupted, note="counted before the last stop; whether they were sent is unknown")
+                log.warning(
+                    "relay.interrupted_attempts",
+                    count=interrupted,
+                    note="whether they were sent is unknown",
+                )
             for sender in self._senders.values():
                 await stack.enter_async_context(sender)
             self._tell_health()

@@ -27,7 +27,7 @@ from daemon.errors import ConfigurationError
 from daemon.model import TOKEN_HEADER, EventType, Profile
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_OWN_HEADERS = ("content-type", "content-length", "host", "transfer-encoding", TOKEN_HEADER.lower())
+_OWN_HEADERS = ("accept-encoding", "content-type", "content-length", "host", "transfer-encoding", TOKEN_HEADER.lower())
 _OWN_PREFIXES = ("x-livechat-relay-", "webhook-")
 
 

@@ -41,8 +41,7 @@ _TO_SEND = (
 _DUE = _TO_SEND.format(heads="endpoint = ? AND retry = ? AND due <= ?")
 _LONGEST_AGO = _TO_SEND.format(heads="endpoint = ? AND retry = 1 AND due IS NOT NULL")
 _FAILED = "UPDATE deliveries SET failures = failures + 1 WHERE endpoint = ? AND sequence = ?"
-_TRY_AGAIN = "UPDATE lanes SET due = ?, retry = 1, started_at = NULL WHERE endpoint = ? AND session = ?"
-_WAIT_TURN = f"{_TRY_AGAIN} AND due IS NOT NULL"
+_WAIT_TURN = "UPDATE lanes SET due = ?, retry = 1 WHERE endpoint = ? AND session = ? AND due IS NOT NULL"
 _UP = (
     "INSERT INTO endpoints (name, probe_at, last_success_at) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE"
     " SET down_since = NULL, last_success_at = excluded.last_success_at"
@@ -65,6 +64,13 @@ _SETTLED = (
     " WHERE endpoint = ? AND sequence IN ({marks})"
 )
 _OF_SETTLED = "endpoint = ? AND session IN ({marks}) AND sequence IN ({marks})"
+# The head that was in flight is tried again, unless an earlier event of the session was put in again by hand meanwhile.
+_AGAIN = (
+    "UPDATE lanes SET (sequence, due, retry) = (SELECT d.sequence, iif(d.sequence = lanes.sequence, {due}, 0.0),"  # noqa: S608 - texts of ours
+    f" d.sequence = lanes.sequence AND {{retry}} {_OWED} ORDER BY d.sequence LIMIT 1), started_at = NULL WHERE "
+)
+_TRY_AGAIN = _AGAIN.format(due="?", retry="1") + "endpoint = ? AND session = ?"
+_RECOVER = _AGAIN.format(due="0.0", retry="retry") + "started_at IS NOT NULL"
 _NOTHING_FOLLOWS = f"DELETE FROM lanes WHERE {_OF_SETTLED} AND NOT EXISTS (SELECT 1 {_OWED})"  # noqa: S608 - texts of ours
 _NEXT_HEAD = (
     f"UPDATE OR FAIL lanes SET (sequence, due) = (SELECT d.sequence, iif(d.state = 'intent', NULL, 0.0) {_OWED}"  # noqa: S608 - texts of ours
@@ -87,11 +93,11 @@ def recover(connection: sqlite3.Connection) -> int:
     ).rowcount
     if interrupted:
         connection.execute(
-            "UPDATE deliveries SET attempts = attempts + 1, round_at = coalesce(round_at, l.started_at),"
-            " answer = coalesce(answer, x'') FROM lanes l WHERE l.started_at IS NOT NULL"
+            "UPDATE deliveries SET attempts = attempts + 1, answer = coalesce(answer, x'')"
+            " FROM lanes l WHERE l.started_at IS NOT NULL"
             " AND deliveries.endpoint = l.endpoint AND deliveries.sequence = l.sequence"
         )
-        connection.execute("UPDATE lanes SET due = ?, started_at = NULL WHERE started_at IS NOT NULL", [AT_ONCE])
+        connection.execute(_RECOVER)
     return interrupted
 
 
@@ -101,14 +107,6 @@ def claim(connection: sqlite3.Connection, endpoint: str, limit: int, retries: in
     again = connection.execute(_DUE, [endpoint, 1, now, most_again]).fetchall() if most_again else []
     fresh = connection.execute(_DUE, [endpoint, 0, now, limit - len(again)]).fetchall()
     return _claim(connection, endpoint, [*again, *fresh], now)
-
-
-def release(connection: sqlite3.Connection, endpoint: str, deliveries: Sequence[Delivery]) -> None:
-    """Take back claims: these attempts were not made, and are not counted."""
-    for chunk in padded(deliveries):
-        statement = f"UPDATE OR FAIL lanes SET due = ?, started_at = NULL WHERE {_OF_SETTLED}"  # noqa: S608 - texts of ours
-        lanes = [endpoint, *(delivery.session for delivery in chunk), *(delivery.sequence for delivery in chunk)]
-        connection.execute(statement.format(marks=marks(len(chunk))), [AT_ONCE, *lanes])
 
 
 def claim_probe(connection: sqlite3.Connection, endpoint: str, now: float) -> list[Delivery]:
@@ -136,7 +134,9 @@ def waits_too_long(
     connection: sqlite3.Connection, endpoint: str, longest_wait_s: float, probe_every_s: float, now: float
 ) -> bool:
     """Whether something waits longer than any wait is: the clock was set back."""
-    (due,) = connection.execute("SELECT max(due) FROM lanes WHERE endpoint = ? AND retry = 1", [endpoint]).fetchone()
+    (due,) = connection.execute(
+        "SELECT max(due) FROM lanes WHERE endpoint = ? AND retry = 1 AND due IS NOT NULL", [endpoint]
+    ).fetchone()
     probe = connection.execute("SELECT probe_at FROM endpoints WHERE name = ? AND down_since IS NOT NULL", [endpoint]).fetchone()
     return (due or 0) > now + longest_wait_s or (probe is not None and probe[0] > now + probe_every_s)
 

@@ -23,10 +23,11 @@ _COLUMNS = (
 )
 _NEXT_TRY = " LEFT JOIN lanes l ON l.endpoint = d.endpoint AND l.sequence = d.sequence AND l.session = d.session"
 # Each of these gives deliveries in their order; CROSS JOIN keeps SQLite from turning the join around.
-_OF_SESSION = "events e INDEXED BY events_of_session CROSS JOIN deliveries d USING (sequence)"
-_OF_EVENTS = "events e CROSS JOIN deliveries d USING (sequence)"
+_OF_SESSION = "events e INDEXED BY events_of_session CROSS JOIN deliveries d INDEXED BY deliveries_of_event USING (sequence)"
+_OF_EVENTS = "events e CROSS JOIN deliveries d INDEXED BY deliveries_of_event USING (sequence)"
 _UNFINISHED = "deliveries d INDEXED BY deliveries_unfinished CROSS JOIN events e USING (sequence)"
-_ALL = "deliveries d CROSS JOIN events e USING (sequence)"
+_OF_ENDPOINT = "deliveries d CROSS JOIN events e USING (sequence)"
+_ALL = "deliveries d INDEXED BY deliveries_of_event CROSS JOIN events e USING (sequence)"
 _IN_FLIGHT = "SELECT 1 FROM lanes WHERE endpoint = ? AND session = ? AND sequence = ? AND started_at IS NOT NULL"
 
 
@@ -77,7 +78,7 @@ class Filter:
             return _OF_SESSION
         if self._unfinished():
             return _UNFINISHED
-        return _ALL
+        return _OF_ENDPOINT if self.endpoint else _ALL
 
     def _unfinished(self) -> bool:
         return bool(self.states) and State.DELIVERED not in self.states

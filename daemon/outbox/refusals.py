@@ -53,10 +53,7 @@ def find_refusals(connection: sqlite3.Connection, now: float) -> list[Refusal]:
     """Endpoint, type and status where within a day the last five events or more of the type are dead by that status, and no later
     one of the type was delivered. Reads little: the newest dead letters, and where there are five, what was delivered since.
     """
-    query = (
-        "SELECT DISTINCT endpoint FROM deliveries INDEXED BY deliveries_unfinished WHERE state <> 'delivered' AND state = 'dead'"
-    )
-    endpoints = connection.execute(query)
+    endpoints = connection.execute(_ENDPOINTS)
     return [refusal for (endpoint,) in endpoints.fetchall() for refusal in _of_endpoint(connection, endpoint, now)]
 
 

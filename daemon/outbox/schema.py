@@ -74,8 +74,9 @@ MIGRATIONS = (
         settled_at REAL,
         reason TEXT,
         answer BLOB,                    -- JSON: the CRM's answer in the payload, as of the first attempt; empty: none
-        PRIMARY KEY (sequence, endpoint)
+        PRIMARY KEY (endpoint, sequence)
     ) WITHOUT ROWID;
+    CREATE INDEX deliveries_of_event ON deliveries (sequence);
     CREATE INDEX deliveries_owed ON deliveries (endpoint, session, sequence, state)
         WHERE state IN ('intent', 'pending', 'suspended');
     CREATE INDEX deliveries_suspended ON deliveries (endpoint, sequence) WHERE state = 'suspended';

@@ -118,17 +118,20 @@ class SqliteOutbox:
     # -- relay
 
     async def recover(self) -> int:
-        """Call once, before the first claim. Gives the number of attempts that the last stop interrupted."""
+        """Call before the first claim, when no request is in flight. Gives the number of attempts that were interrupted."""
         return await self._writer.run(lanes.recover)
 
-    def claim(self, endpoint: str, limit: int, retries: int) -> asyncio.Future[Claimed]:
-        """Up to `limit` deliveries that are due, at most `retries` of them tried before; at most one per session.
+    def claim(self, endpoint: str, limit: int, retries: int, *, fresh_first: bool = False) -> asyncio.Future[Claimed]:
+        """Up to `limit` deliveries that are due, at most `retries` of them tried before, with `fresh_first` none of them while
+        others are due; at most one per session.
 
         Each comes with its attempt counted. The second value is when the next one is due, None when nothing waits for a time.
         """
 
         def work(connection: sqlite3.Connection) -> Claimed:
-            claimed = lanes.claim(connection, endpoint, limit, retries, self._now())
+            claimed = lanes.claim(connection, endpoint, limit, 0 if fresh_first else retries, self._now())
+            if fresh_first and not claimed:
+                claimed = lanes.claim(connection, endpoint, limit, retries, self._now())
             return claimed, lanes.next_due(connection, endpoint)
 
         return self._writer.run(work)
@@ -141,10 +144,6 @@ class SqliteOutbox:
             return claimed, lanes.next_due(connection, endpoint)
 
         return self._writer.run(work)
-
-    async def release(self, endpoint: str, deliveries: Sequence[Delivery]) -> None:
-        """Take back claims whose requests are not made: their attempts do not count, and they are due at once."""
-        await self._writer.run(lambda connection: lanes.release(connection, endpoint, deliveries))
 
     async def endpoint_state(self, endpoint: str) -> EndpointState:
         """Whether an endpoint is down, and when it last took anything."""

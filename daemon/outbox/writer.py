@@ -162,7 +162,7 @@ class Writer:
         except BaseException as error:  # noqa: BLE001 - whoever asked has to know, whatever it is
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError | sqlite3.DataError):
                 _tell(jobs, [None] * len(jobs), write_error(self._path, error))
             elif len(jobs) == 1:
                 _tell(jobs, [None], error)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -44,13 +42,10 @@ log = get_logger("relay")
 class Outbox(Protocol):
     """What the relay needs of the outbox."""
 
-    async def release(self, endpoint: str, deliveries: Sequence[Delivery]) -> None:
-        """Take back claims whose requests are not made."""
-
     async def endpoint_state(self, endpoint: str) -> EndpointState:
         """Whether an endpoint is down, and when it last took anything."""
 
-    def claim(self, endpoint: str, limit: int, retries: int) -> asyncio.Future[Claimed]:
+    def claim(self, endpoint: str, limit: int, retries: int, *, fresh_first: bool = False) -> asyncio.Future[Claimed]:
         """Due deliveries, each with its attempt counted, and when the next one is due; in one commit with what was asked for
         just before.
         """
@@ -74,20 +69,12 @@ class Outbox(Protocol):
 Post = Callable[[Delivery], Awaitable[Outcome]]
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A claim that is under way. `others`: what to claim instead when it brings nothing."""
-
-    claimed: asyncio.Future[Claimed]
-    others: tuple[int, int] | None = None
-
-
 class Lanes:
     """Delivers to one endpoint until told to stop.
 
-    Sessions are independent of each other, each has one request in flight at most. At most `concurrency` requests are in flight;
-    as many deliveries again are claimed ahead, so that a slot that gets free need not wait for a commit. Of all these a quarter
-    of `concurrency` at most failed before, and fresh ones take turns with them, so that neither starves the other.
+    Sessions are independent of each other, each has one request in flight at most. At most `concurrency` requests are made
+    before what came of them is on record: a claim takes the places of those whose record is in the same commit. Of the places a
+    quarter is kept for events that failed before, and never more while fresh ones wait, so that neither starves the other.
     """
 
     def __init__(
@@ -117,13 +104,12 @@ class Lanes:
         self._clock = clock
         self._wake = asyncio.Event()
         self._stopping = False
-        self._claimed: deque[Delivery] = deque()  # their attempts are counted; they wait for a slot
         self._in_flight = 0
-        self._retries = 0  # claimed or in flight
+        self._retries_in_flight = 0
         self._most_retries = max(1, concurrency // 4)
         self._retried_last = False
         self._failed_probes = 0
-        self._asked: Asked | None = None
+        self._asked: asyncio.Future[Claimed] | None = None
         self._unrecorded = 0
         self.turned_at = clock.monotonic()
         metrics.expect_endpoint(endpoint)
@@ -156,74 +142,50 @@ class Lanes:
 
     async def run(self) -> None:
         """Deliver until `stop`. Cancelling it leaves the requests in flight to be sent again after the next start."""
-        async with asyncio.TaskGroup() as self._tasks:
+        async with asyncio.TaskGroup() as tasks:
             while not self._stopping:
                 self.turned_at = self._clock.monotonic()
                 self._wake.clear()
                 await self._read_state()
                 if self._state.down_since is not None:
-                    await self._release()
                     await self._expire()
-                due = await self._claim()
+                due = await self._claim(tasks)
                 await wait_until_set(self._wake, self._pause_s(due))
             if self._asked is not None:
-                await self._take(self._asked)
-            await self._release()
+                await self._claim(tasks)
 
-    def _ask(self) -> Asked | None:
-        """Ask for what is due and has a place; None when there is no place, or nothing is known of the endpoint yet."""
+    def _ask(self) -> asyncio.Future[Claimed] | None:
+        """Ask for what is due and has a slot; None when there is no slot, or nothing is known of the endpoint yet."""
         if not self._state_known:
             return None
-        held = self._in_flight + len(self._claimed)
         if self._state.down_since is not None:
             # While the endpoint is down one request at a time finds out whether it is back; no event loses tries.
-            return None if held else Asked(self._outbox.claim_probe(self._endpoint))
-        free = 2 * self._concurrency - held
-        if free <= 0:
+            return None if self._in_flight else self._outbox.claim_probe(self._endpoint)
+        free = self._concurrency - self._in_flight
+        if not free:
             return None
-        retries = max(0, self._most_retries - self._retries)
-        if retries >= free and self._retried_last:
-            # Where retries could take every free place they take turns with fresh events.
-            return Asked(self._outbox.claim(self._endpoint, free, 0), others=(free, retries))
-        return Asked(self._outbox.claim(self._endpoint, free, retries))
+        retries = max(0, self._most_retries - self._retries_in_flight)
+        # Where retries could take every free slot they take turns with fresh events.
+        fresh_first = retries >= free and self._retried_last
+        return self._outbox.claim(self._endpoint, free, retries, fresh_first=fresh_first)
 
-    async def _claim(self) -> datetime | None:
+    async def _claim(self, tasks: asyncio.TaskGroup) -> datetime | None:
         """Begin what is due and has a slot; gives when the next one is due."""
-        asked = self._asked or self._ask()
-        if asked is None:
+        self._asked = self._asked or self._ask()
+        if self._asked is None:
             return None
-        self._asked = asked
-        return await self._take(asked)
-
-    async def _take(self, asked: Asked) -> datetime | None:
-        claimed, due = await asked.claimed
-        if not claimed and asked.others is not None:
-            claimed, due = await self._outbox.claim(self._endpoint, *asked.others)
+        claimed, due = await self._asked
         self._asked = None
         if claimed:
-            retries = sum(delivery.failures > 0 for delivery in claimed)
-            self._retried_last = bool(retries)
-            self._retries += retries
-            self._claimed.extend(claimed)
-            self._begin()
-        return due
-
-    def _begin(self) -> None:
-        """Begin what is claimed and has a slot; while the endpoint is down that is the probe alone."""
-        while self._claimed and self._in_flight < self._concurrency and not self._stopping:
-            if self._state.down_since is not None and not self._claimed[0].probe:
-                break
+            self._retried_last = any(delivery.failures for delivery in claimed)
+        elif self._state.down_since is not None and due is not None and due <= self._clock.now():
+            self._state_read_at = float("-inf")  # the outbox gives no probe that is due: an operator has ended the outage
+        for delivery in claimed:
             self._in_flight += 1
-            self._tasks.create_task(self._deliver(self._claimed.popleft()))
+            self._retries_in_flight += delivery.failures > 0
+            tasks.create_task(self._deliver(delivery))
         self._requests.set(self._in_flight)
-
-    async def _release(self) -> None:
-        """Give back what is claimed and will not be begun."""
-        if self._claimed:
-            released = list(self._claimed)
-            self._claimed.clear()
-            self._retries -= sum(delivery.failures > 0 for delivery in released)
-            await self._outbox.release(self._endpoint, released)
+        return due
 
     async def _expire(self) -> None:
         """Give up what waited too long for an endpoint that is down."""
@@ -259,9 +221,8 @@ class Lanes:
             self._up.set(self._state.down_since is None)
 
     def _pause_s(self, due: datetime | None) -> float:
-        held = self._in_flight + len(self._claimed)
-        if due is None or held >= 2 * self._concurrency or self._retries >= self._most_retries:
-            return _LONGEST_POLL_S  # a place that gets free wakes the loop
+        if due is None or self._in_flight >= self._concurrency or self._retries_in_flight >= self._most_retries:
+            return _LONGEST_POLL_S  # a slot that gets free wakes the loop
         return min(max(0.0, (due - self._clock.now()).total_seconds()), _LONGEST_POLL_S)
 
     async def _deliver(self, delivery: Delivery) -> None:
@@ -270,7 +231,8 @@ class Lanes:
             outcome = await self._attempt(delivery)
         finally:
             self._in_flight -= 1
-            self._retries -= delivery.failures > 0
+            self._retries_in_flight -= delivery.failures > 0
+            self._requests.set(self._in_flight)
         now = self._clock.now()
         verdict = decide(
             outcome,
@@ -285,7 +247,6 @@ class Lanes:
         recording = self._outbox.settle(delivery, recorded)
         self._unrecorded += 1
         self._follow(verdict, now)
-        self._begin()
         self.wake()
         try:
             await recording

@@ -272,4 +272,4 @@ def _histories(evidence: Evidence) -> Iterator[tuple[Row, list[Attempt]]]:
 
 
 def _outcome(attempt: Attempt) -> str:
-    return f"answered {attempt.status}" if attempt.outcome == "answered" else str(attempt.outcome or "in flight")
+    return f"answered {attempt.status}" if attempt.outcome == "answered" else attempt.outcome

@@ -34,12 +34,12 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A row of the record of attempts. `outcome` None: in flight."""
+    """A row of the record of attempts."""
 
     endpoint: str
     event_id: str
     number: int
-    outcome: str | None
+    outcome: str
     status: int | None
     error: str | None
 

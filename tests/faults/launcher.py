@@ -84,7 +84,7 @@ def arm(name: str, passages: int) -> None:
     def call(*arguments: Any, **named: Any) -> Any:
         result = original(*arguments, **named)
         if isinstance(result, asyncio.Future):
-            result.add_done_callback(lambda done: passed(arguments, done.result()))
+            result.add_done_callback(lambda done: None if done.cancelled() else passed(arguments, done.result()))
         else:
             passed(arguments, result)
         return result

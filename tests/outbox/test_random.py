@@ -55,6 +55,13 @@ class LaneModel:
         if owed is self.head:
             self._follow(order)
 
+    def try_again(self, due: float, order: list[int]) -> None:
+        """What was in flight is due then, unless an earlier one came in meanwhile."""
+        head = self.head
+        self._follow(order)
+        if self.head is head:
+            self.due = due
+
     def _follow(self, order: list[int] | None = None) -> None:
         owed = [one for one in self.deliveries.values() if one.state in _OWED]
         if order is not None:
@@ -171,7 +178,7 @@ class Run:
                 lane.settle(head, "dead", self.order)
             case RetryAt(due):
                 head.failures += 1
-                lane.in_flight, lane.due = None, due.timestamp()
+                lane.try_again(due.timestamp(), self.order)
 
     async def wait(self) -> None:
         self.clock.advance(self.random.choice((0.5, 5, 30)))
@@ -183,7 +190,7 @@ class Run:
         flying = [lane for lane in self.lanes.values() if lane.in_flight]
         assert await self.outbox.recover() == len(flying)
         for lane in flying:
-            lane.in_flight, lane.due = None, AT_ONCE
+            lane.try_again(AT_ONCE, self.order)
 
     async def finish(self) -> None:
         """Deliver what is left: then nothing is owed, and everything was delivered, dead or skipped, in order."""
