@@ -41,7 +41,8 @@ _TO_SEND = (
 _DUE = _TO_SEND.format(heads="endpoint = ? AND retry = ? AND due <= ?")
 _LONGEST_AGO = _TO_SEND.format(heads="endpoint = ? AND retry = 1 AND due IS NOT NULL")
 _FAILED = "UPDATE deliveries SET failures = failures + 1 WHERE endpoint = ? AND sequence = ?"
-_WAIT_TURN = "UPDATE lanes SET due = ?, retry = 1 WHERE endpoint = ? AND session = ? AND due IS NOT NULL"
+_TRY_AGAIN = "UPDATE lanes SET due = ?, retry = 1, started_at = NULL WHERE endpoint = ? AND session = ?"
+_WAIT_TURN = f"{_TRY_AGAIN} AND due IS NOT NULL"
 _UP = (
     "INSERT INTO endpoints (name, probe_at, last_success_at) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE"
     " SET down_since = NULL, last_success_at = excluded.last_success_at"
@@ -64,13 +65,6 @@ _SETTLED = (
     " WHERE endpoint = ? AND sequence IN ({marks})"
 )
 _OF_SETTLED = "endpoint = ? AND session IN ({marks}) AND sequence IN ({marks})"
-# The head that was in flight is tried again, unless an earlier event of the session was put in again by hand meanwhile.
-_AGAIN = (
-    "UPDATE lanes SET (sequence, due, retry) = (SELECT d.sequence, iif(d.sequence = lanes.sequence, {due}, 0.0),"  # noqa: S608 - texts of ours
-    f" d.sequence = lanes.sequence AND {{retry}} {_OWED} ORDER BY d.sequence LIMIT 1), started_at = NULL WHERE "
-)
-_TRY_AGAIN = _AGAIN.format(due="?", retry="1") + "endpoint = ? AND session = ?"
-_RECOVER = _AGAIN.format(due="0.0", retry="retry") + "started_at IS NOT NULL"
 _NOTHING_FOLLOWS = f"DELETE FROM lanes WHERE {_OF_SETTLED} AND NOT EXISTS (SELECT 1 {_OWED})"  # noqa: S608 - texts of ours
 _NEXT_HEAD = (
     f"UPDATE OR FAIL lanes SET (sequence, due) = (SELECT d.sequence, iif(d.state = 'intent', NULL, 0.0) {_OWED}"  # noqa: S608 - texts of ours
@@ -97,7 +91,7 @@ def recover(connection: sqlite3.Connection) -> int:
             " FROM lanes l WHERE l.started_at IS NOT NULL"
             " AND deliveries.endpoint = l.endpoint AND deliveries.sequence = l.sequence"
         )
-        connection.execute(_RECOVER)
+        connection.execute("UPDATE lanes SET due = ?, started_at = NULL WHERE started_at IS NOT NULL", [AT_ONCE])
     return interrupted
 
 

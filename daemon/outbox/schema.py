@@ -68,7 +68,7 @@ MIGRATIONS = (
         session TEXT NOT NULL,
         profile TEXT NOT NULL,
         state TEXT NOT NULL,
-        attempts INTEGER NOT NULL DEFAULT 0,    -- that have an outcome
+        attempts INTEGER NOT NULL DEFAULT 0,
         failures INTEGER NOT NULL DEFAULT 0,    -- attempts with a recorded failing outcome, in this round of tries
         round_at REAL,                          -- when this round began
         settled_at REAL,
@@ -76,26 +76,25 @@ MIGRATIONS = (
         answer BLOB,                    -- JSON: the CRM's answer in the payload, as of the first attempt; empty: none
         PRIMARY KEY (endpoint, sequence)
     ) WITHOUT ROWID;
-    CREATE INDEX deliveries_of_event ON deliveries (sequence);
     CREATE INDEX deliveries_owed ON deliveries (endpoint, session, sequence, state)
         WHERE state IN ('intent', 'pending', 'suspended');
     CREATE INDEX deliveries_suspended ON deliveries (endpoint, sequence) WHERE state = 'suspended';
+    CREATE INDEX deliveries_of_event ON deliveries (sequence);
     -- For the operator: what is not delivered, in the order in which it happened.
     CREATE INDEX deliveries_unfinished ON deliveries (sequence, endpoint, state) WHERE state <> 'delivered';
 
     -- The head of each lane: the first owed event of a session at an endpoint, and when its next attempt is due.
-    -- due NULL: not to be claimed, because the event has no body yet or an attempt is in flight. That attempt is counted here:
-    -- it has a row in `attempts`, and is in the numbers of `deliveries`, from its outcome on.
+    -- due NULL: not to be claimed, because the event has no body yet or an attempt is in flight.
     CREATE TABLE lanes (
         endpoint TEXT NOT NULL,
         session TEXT NOT NULL,
         sequence INTEGER NOT NULL,
         due REAL,
         retry INTEGER NOT NULL DEFAULT 0,       -- 1: the head failed before
-        started_at REAL,                        -- of the attempt in flight
         PRIMARY KEY (endpoint, session)
     ) WITHOUT ROWID;
     CREATE INDEX lanes_due ON lanes (endpoint, retry, due, sequence) WHERE due IS NOT NULL;
+    CREATE INDEX lanes_of_event ON lanes (sequence);
 
     CREATE TABLE endpoints (
         name TEXT PRIMARY KEY,
@@ -131,13 +130,22 @@ MIGRATIONS = (
         sequence INTEGER NOT NULL,
         number INTEGER NOT NULL,
         started_at REAL NOT NULL,
-        duration REAL,                  -- seconds; NULL: interrupted
-        outcome TEXT NOT NULL,          -- answered, timeout, unreachable, broken, interrupted
+        duration REAL,                  -- seconds; NULL: in flight, or interrupted
+        outcome TEXT,                   -- answered, timeout, unreachable, broken, interrupted; NULL: in flight
         status INTEGER,
         error TEXT,
         answer BLOB,                    -- the beginning of the answer's body
         PRIMARY KEY (endpoint, sequence, number)
     ) WITHOUT ROWID;
+    """,
+    """
+    -- An attempt in flight is counted in its lane. It has a row in `attempts`, and is in the numbers of `deliveries`, from its
+    -- outcome on. Those in flight when the file was left are interrupted.
+    ALTER TABLE lanes ADD COLUMN started_at REAL;
+    UPDATE attempts SET outcome = 'interrupted' WHERE outcome IS NULL;
+    UPDATE lanes SET due = 0 WHERE due IS NULL AND EXISTS (SELECT 1 FROM deliveries d
+        WHERE d.endpoint = lanes.endpoint AND d.sequence = lanes.sequence AND d.state IN ('pending', 'suspended'));
+    DROP INDEX lanes_of_event;
     """,
 )
 VERSION = len(MIGRATIONS)

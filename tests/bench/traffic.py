@@ -14,7 +14,7 @@ from motor.motor_asyncio import AsyncIOMotorDatabase
 from pymongo import InsertOne, UpdateOne
 
 Database = AsyncIOMotorDatabase[dict[str, Any]]
-TEXT = "It was billed twice, could you please have a look at it? " * 5  # makes a payload of about 1 kB
+TEXT = "It was billed twice, could you please have a look at it? " * 7  # makes a payload of about 1 kB
 _CHANNELS = 50
 _USERS = 200
 _CHUNK = 250  # of a bulk write, in messages

@@ -12,7 +12,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ import pytest
 from daemon.errors import OutboxError
 from daemon.metrics import Metrics
 from daemon.outbox.lock import Lock
-from daemon.outbox.schema import VERSION
+from daemon.outbox.schema import MIGRATIONS, VERSION
 from daemon.outbox.sqlite import SqliteOutbox
 from tests.clocks import FakeClock
 from tests.outbox.events import commit, event, look
@@ -89,6 +89,34 @@ class TestVersion:
         outbox = open_outbox(path)
         await outbox.append(commit(event("m1")))
         await outbox.close()
+        assert look(path, "PRAGMA user_version") == [VERSION]
+
+    async def test_a_file_of_version_1_goes_on_where_it_was_left(self, path: Path) -> None:
+        """One delivery in flight at its second try, one pending, one that waits for its body."""
+        with closing(sqlite3.connect(path)) as old:
+            old.executescript(MIGRATIONS[0])
+            for sequence, (state, tries) in enumerate((("pending", 2), ("pending", 0), ("intent", 0)), start=1):
+                old.execute("INSERT INTO events VALUES (?, ?, 'Message', ?, 0, 0, 0)", [sequence, f"m{sequence}", f"r{sequence}"])
+                old.execute("INSERT INTO bodies VALUES (?, 'guide', '{}', '[[], null]')", [sequence])
+                row = [sequence, f"r{sequence}", state, tries, max(0, tries - 1)]
+                old.execute("INSERT INTO deliveries VALUES ('crm', ?, ?, 'guide', ?, ?, ?, 0, NULL, NULL, NULL)", row)
+                due = 0 if row[2:4] == ["pending", 0] else None
+                old.execute("INSERT INTO lanes VALUES ('crm', ?, ?, ?, 0)", [f"r{sequence}", sequence, due])
+            for number, outcome in ((1, "timeout"), (2, None)):
+                old.execute(
+                    "INSERT INTO attempts (endpoint, sequence, number, started_at, outcome) VALUES ('crm', 1, ?, 0, ?)",
+                    [number, outcome],
+                )
+            old.execute("PRAGMA user_version = 1")
+            old.commit()
+        outbox = open_outbox(path)
+        try:
+            assert await outbox.recover() == 0
+            claimed, _ = await outbox.claim("crm", 10, 10)
+        finally:
+            await outbox.close()
+        assert [(delivery.event_id, delivery.attempt, delivery.failures) for delivery in claimed] == [("m1", 3, 1), ("m2", 1, 0)]
+        assert look(path, "SELECT number, outcome FROM attempts") == [(1, "timeout"), (2, "interrupted")]
         assert look(path, "PRAGMA user_version") == [VERSION]
 
     async def test_opening_again_changes_nothing(self, path: Path) -> None:

@@ -55,13 +55,6 @@ class LaneModel:
         if owed is self.head:
             self._follow(order)
 
-    def try_again(self, due: float, order: list[int]) -> None:
-        """What was in flight is due then, unless an earlier one came in meanwhile."""
-        head = self.head
-        self._follow(order)
-        if self.head is head:
-            self.due = due
-
     def _follow(self, order: list[int] | None = None) -> None:
         owed = [one for one in self.deliveries.values() if one.state in _OWED]
         if order is not None:
@@ -178,7 +171,7 @@ class Run:
                 lane.settle(head, "dead", self.order)
             case RetryAt(due):
                 head.failures += 1
-                lane.try_again(due.timestamp(), self.order)
+                lane.in_flight, lane.due = None, due.timestamp()
 
     async def wait(self) -> None:
         self.clock.advance(self.random.choice((0.5, 5, 30)))
@@ -190,7 +183,7 @@ class Run:
         flying = [lane for lane in self.lanes.values() if lane.in_flight]
         assert await self.outbox.recover() == len(flying)
         for lane in flying:
-            lane.try_again(AT_ONCE, self.order)
+            lane.in_flight, lane.due = None, AT_ONCE
 
     async def finish(self) -> None:
         """Deliver what is left: then nothing is owed, and everything was delivered, dead or skipped, in order."""

@@ -12,11 +12,10 @@ import pytest
 
 from daemon import ops
 from daemon.errors import OutboxError
-from daemon.model import Dead, Delivered, RetryAt
+from daemon.model import Dead, Delivered
 from daemon.outbox import records
 from daemon.outbox.records import CAN_BE_RETRIED, OWED, Filter, Place, State
 from daemon.outbox.sqlite import SqliteOutbox
-from tests.clocks import START
 from tests.outbox.events import OK, REFUSED, TWO, commit, event, look, settle
 
 FILTERS = {
@@ -139,20 +138,3 @@ async def test_a_read_that_takes_too_long_says_what_helps(outbox: SqliteOutbox, 
     with pytest.raises(OutboxError, match=r"longer than 0\.05 s") as caught, ops.opened(path, longest_s=0.05) as connection:
         connection.execute(endless).fetchall()
     assert "session" in caught.value.hint
-
-
-@pytest.mark.parametrize("stopped", [False, True], ids=["it fails", "it is interrupted"])
-async def test_what_is_retried_by_hand_goes_before_what_was_in_flight(outbox: SqliteOutbox, path: Path, *, stopped: bool) -> None:
-    await outbox.append(commit(event("a1", "a"), event("a2", "a")))
-    (first,), _ = await outbox.claim("crm", 1, 1)
-    await settle(outbox, first, REFUSED, Dead("no"))
-    (second,), _ = await outbox.claim("crm", 1, 1)
-    assert ops.retry(path, Filter(states=(State.DEAD,))).done == 1
-    if stopped:
-        assert await outbox.recover() == 1
-    else:
-        await settle(outbox, second, REFUSED, RetryAt(START))
-    for expected in ("a1", "a2"):
-        (delivery,), _ = await outbox.claim("crm", 1, 1)
-        assert delivery.event_id == expected
-        await settle(outbox, delivery, OK, Delivered())
