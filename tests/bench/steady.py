@@ -22,6 +22,7 @@ class Steady:
 
     latencies: list[float] = field(default_factory=list)
     messages: int = 0
+    seconds: float = 0.0
     cpu_s: float = 0.0
     reads: float = 0.0
     written_bytes: int = 0
@@ -32,6 +33,8 @@ class Steady:
         """Take another run of the same in."""
         self.latencies += other.latencies
         self.messages += other.messages
+        self.seconds += other.seconds
+        self.cpu_s += other.cpu_s
         self.reads += other.reads
         self.written_bytes += other.written_bytes
         self.body_bytes = other.body_bytes
@@ -69,6 +72,7 @@ async def measure(ground: Ground) -> list[Figure]:
             "x body",
             detail=f"{relay.written_bytes / relay.messages:.0f} bytes for a body of {relay.body_bytes:.0f}",
         ),
+        Figure("cpu_steady", f"CPU at {RATE:g} messages/s", relay.cpu_s / relay.seconds * 100, "% of a core"),
         Figure("memory_steady", "memory, steady run, peak", relay.memory_mb, "MB", 120.0),
     ]
 
@@ -95,6 +99,7 @@ async def run(
         return Steady(
             latencies=[arrivals[event] - traffic.written[event] for event in ids],
             messages=len(ids),
+            seconds=seconds,
             cpu_s=relay.cpu_s() - used,
             reads=await relay.metric("livechat_relay_compose_reads_total") - reads,
             written_bytes=relay.written_bytes() - written,
