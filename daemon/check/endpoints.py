@@ -32,11 +32,13 @@ async def check_endpoint(name: str, endpoint: EndpointSection, guard: Guard, clo
         async with asyncio.timeout(_PATIENCE_S):
             resolved = await _resolve(host, port)
             addresses = {str(entry[4][0]) for entry in resolved}
-            refusals = [guard.refusal(address.partition("%")[0]) for address in sorted(addresses)]
-            if refusals and all(refusals):
+            refusals = {address: guard.refusal(address.partition("%")[0]) for address in sorted(addresses)}
+            allowed = [entry for entry in resolved if refusals[str(entry[4][0])] is None]
+            if not allowed:
                 remedy = f"mend endpoints.{name}.url, or lift that with send.allow"
-                return [failure(_CHECK, f"{where}: requests do not go there: {refusals[0]}", remedy, subject=name)]
-            connected = await aiohappyeyeballs.start_connection(resolved, happy_eyeballs_delay=0.25)
+                reason = next(iter(refusals.values()))
+                return [failure(_CHECK, f"{where}: requests do not go there: {reason}", remedy, subject=name)]
+            connected = await aiohappyeyeballs.start_connection(allowed, happy_eyeballs_delay=0.25)
             _, writer = await asyncio.open_connection(sock=connected, ssl=tls, server_hostname=host if tls else None)
     except (OSError, TimeoutError) as error:
         return [failure(_CHECK, f"{where}: {_what(error, host, port)}", _remedy(error, name, host), subject=name)]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, cast
 
@@ -152,6 +154,30 @@ async def test_nobody_listens() -> None:
     finding = await check(f"http://127.0.0.1:{free_port()}/")
     assert finding.status is FAILURE
     assert "no connection to port" in finding.found
+
+
+async def test_addresses_that_requests_do_not_go_to_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[str] = []
+    reached = asyncio.Event()
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        called.append(writer.get_extra_info("sockname")[0])
+        reached.set()
+        writer.close()
+
+    async with await asyncio.start_server(answer, ["127.0.0.1", "127.0.0.2"], port := free_port()):
+
+        async def both(_: str, port: int) -> Any:
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in ("127.0.0.2", "127.0.0.1")]
+
+        monkeypatch.setattr(endpoints, "_resolve", both)
+        section = config({"url": f"http://crm.example.org:{port}/"}).endpoints["crm"]
+        guard = Guard(deny=(ip_network("127.0.0.2/32"),))
+        (finding,) = await check_endpoint("crm", section, guard, SystemClock())
+        async with asyncio.timeout(3):
+            await reached.wait()
+    assert finding.status is OK
+    assert called == ["127.0.0.1"]
 
 
 async def test_name_that_does_not_exist() -> None:
