@@ -22,7 +22,6 @@ _INTENTS = (
 _COMPLETE = _INTENTS + "NOT NULL ORDER BY i.sequence LIMIT ?"
 _WAITING = _INTENTS + "NULL ORDER BY i.sequence LIMIT ?"
 _KEEP_STATE = "ON CONFLICT (kind, id) DO UPDATE SET document = excluded.document, changed_at = excluded.changed_at"
-_BODIES = "bodies (sequence, profile, content, slots)"
 TWIN_WINDOW_S = 600.0
 """How far apart the times of two arrivals of the same thing can be: Rocket.Chat's retries of a webhook take some minutes."""
 
@@ -68,7 +67,7 @@ def append_events(connection: sqlite3.Connection, events: Sequence[NewEvent], no
             _insert_intent(connection, sequence, event.intent)
         else:
             bodies += _body_rows(sequence, event.bodies)
-    insert(connection, _BODIES, bodies, "ON CONFLICT (sequence, profile) DO NOTHING")
+    _insert_bodies(connection, bodies)
     insert(connection, "deliveries (endpoint, sequence, session, profile, state, settled_at, reason)", deliveries)
     insert(connection, "lanes (endpoint, session, sequence, due)", heads, "ON CONFLICT (endpoint, session) DO NOTHING")
     return len(deliveries)
@@ -133,7 +132,7 @@ def _update_intent(connection: sqlite3.Connection, update: IntentUpdate) -> None
 def composed(connection: sqlite3.Connection, event_id: str, bodies: Mapping[Profile, Body]) -> None:
     """An intent got its bodies: its deliveries are pending now. One that was added meanwhile, in another shape, still waits."""
     sequence = _sequence(connection, event_id)
-    insert(connection, _BODIES, _body_rows(sequence, bodies), "ON CONFLICT (sequence, profile) DO NOTHING")
+    _insert_bodies(connection, _body_rows(sequence, bodies))
     for profile in bodies:
         # Only lanes that waited for the body: the event may be in flight at an endpoint that had it before.
         connection.execute(
@@ -211,6 +210,10 @@ def load_intents(connection: sqlite3.Connection, *, complete: bool, limit: int) 
 def _sequence(connection: sqlite3.Connection, event_id: str) -> int:
     (sequence,) = connection.execute("SELECT sequence FROM events WHERE id = ?", [event_id]).fetchone()
     return int(sequence)
+
+
+def _insert_bodies(connection: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> None:
+    insert(connection, "bodies (sequence, profile, content, slots)", rows, "ON CONFLICT (sequence, profile) DO NOTHING")
 
 
 def _body_rows(sequence: int, bodies: Mapping[Profile, Body]) -> list[tuple[int, str, bytes, str]]:
