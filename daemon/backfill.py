@@ -17,7 +17,7 @@ from daemon.config.root import Config
 from daemon.errors import MongoError
 from daemon.metrics import Metrics
 from daemon.model import EventType, NewEvent
-from daemon.mongo import connect, describe
+from daemon.mongo import Mongo
 from daemon.outbox import entries, records
 
 _PATIENCE_S = 30.0
@@ -46,11 +46,9 @@ async def backfill(
 
     `report` is told how many sessions are done, and of how many. Raises `DaemonError` when MongoDB or the outbox cannot be used.
     """
-    connection_string = config.mongodb.connection_string()
-    where = describe(connection_string, config.mongodb.database)
-    client = connect(connection_string)
+    mongo = Mongo(config.mongodb.connection_string(), config.mongodb.database)
     try:
-        lookup = Lookup(client, config.mongodb.database, where=where, clock=SystemClock(), metrics=Metrics())
+        lookup = Lookup(mongo, clock=SystemClock(), metrics=Metrics())
         recovery = Recovery(
             lookup,
             Endpoints(_narrowed(config, endpoint, event_type)),
@@ -61,7 +59,8 @@ async def backfill(
         try:
             rooms = await asyncio.wait_for(recovery.rooms(span), _PATIENCE_S)
         except TimeoutError:
-            raise MongoError(f"{where} does not answer", hint="check mongodb.uri; `livechat-relay check` tells more") from None
+            hint = "check mongodb.uri; `livechat-relay check` tells more"
+            raise MongoError(f"{mongo.where} does not answer", hint=hint) from None
         counts = Counts()
         report(0, len(rooms))
         async for done, events in recovery.events(span, rooms):
@@ -69,7 +68,7 @@ async def backfill(
             report(done, len(rooms))
         return counts
     finally:
-        client.close()
+        mongo.close()
 
 
 def _narrowed(config: Config, endpoint: str | None, event_type: EventType | None) -> dict[str, EndpointSection]:

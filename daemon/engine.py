@@ -27,7 +27,7 @@ from daemon.log import get_logger
 from daemon.loops import Loop, Loops
 from daemon.metrics import Metrics
 from daemon.model import Position
-from daemon.mongo import connect, describe
+from daemon.mongo import Mongo
 from daemon.outbox.sqlite import SqliteOutbox
 from daemon.relay.lanes import Lanes
 from daemon.relay.schedule import RetryPolicy
@@ -90,14 +90,11 @@ class Engine:
         self._metrics = metrics
         self._on_open = on_open
         self._reader: flow.Intake | None = None
-        connection_string = config.mongodb.connection_string()
-        self.where = describe(connection_string, config.mongodb.database)
-        self._client = connect(connection_string)
-        self._lookup = Lookup(self._client, config.mongodb.database, where=self.where, clock=clock, metrics=metrics)
-        self._stream = ChangeStream(
-            self._client, config.mongodb.database, WATCHES, where=self.where, clock=clock, metrics=metrics, observer=self
-        )
-        self._oplog = OplogWatch(Oplog(self._client, config.mongodb.database), outbox.position, metrics)
+        self._mongo = Mongo(config.mongodb.connection_string(), config.mongodb.database)
+        self.where = self._mongo.where
+        self._lookup = Lookup(self._mongo, clock=clock, metrics=metrics)
+        self._stream = ChangeStream(self._mongo, WATCHES, clock=clock, metrics=metrics, observer=self)
+        self._oplog = OplogWatch(Oplog(self._mongo.database), outbox.position, metrics)
         self._turned_at = clock.monotonic()
         guard = Guard(config.send.allow, config.send.deny)
         self._senders = {name: Sender(name, endpoint, clock=clock, guard=guard) for name, endpoint in config.endpoints.items()}
@@ -112,7 +109,7 @@ class Engine:
         and is sent again.
         """
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(_close, self._client.close)
+            stack.push_async_callback(_close, self._mongo.close)
             interrupted = await flow.until_stopped(stop, self._outbox.recover())
             if interrupted is None:  # told to stop while another process held the outbox
                 return

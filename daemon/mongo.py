@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any
 
 from bson.codec_options import CodecOptions, DatetimeConversion
-from motor.motor_asyncio import AsyncIOMotorClient
+from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
 from pymongo.errors import ConfigurationError as PyMongoConfigurationError
 from pymongo.errors import ConnectionFailure, InvalidURI, OperationFailure, PyMongoError
 from pymongo.uri_parser import parse_uri
@@ -17,13 +18,15 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_ran
 from daemon.clock import Clock
 from daemon.errors import ConfigurationError, DaemonError, MongoError, PositionLostError
 
+Database = AsyncIOMotorDatabase[dict[str, Any]]
+
 CODEC: CodecOptions[Any] = CodecOptions(
     tz_aware=True,
     # Data of a chat server is what its users and apps wrote: one odd date or text must not stop the stream.
     datetime_conversion=DatetimeConversion.DATETIME_AUTO,
     unicode_decode_error_handler="replace",
 )
-_BACK_OFF_LONGEST_S = 30
+_BACK_OFF_LONGEST_S = 10
 _DEFAULTS: dict[str, Any] = {
     "appname": "livechat-relay",
     "serverSelectionTimeoutMS": 5_000,
@@ -35,8 +38,8 @@ _LOST = {286, 280, 464}  # ChangeStreamHistoryLost, ChangeStreamFatalError, Chan
 _LOST_ON_OPEN = {260, 50811}  # InvalidResumeToken, resume token not found
 _NOT_REPLICA_SET = {40573, 76}  # $changeStream needs a replica set; NoReplicationEnabled
 _ANOTHER_REPLICA_SET = ("but this node belongs to a set named", "members available for replica set name")
-# What the driver says of a member that has just started and does not know its set yet; every server since 3.6 has sessions.
-_JUST_STARTED = "Sessions are not supported"
+# What the driver says of a connection opened while its member was starting or recovering; every server since 3.6 has sessions.
+_WITHOUT_SESSIONS = "Sessions are not supported"
 _UNAUTHORIZED = 13
 _NO_USER = "requires authentication"
 _AUTHENTICATION_FAILED = {18, 8000}
@@ -80,7 +83,7 @@ class Moment(Enum):
 
 def classify(error: PyMongoError, moment: Moment, where: str) -> DaemonError | None:
     """None: worth trying again. Otherwise the error to stop with; `where` names host and database without secrets."""
-    if isinstance(error, PyMongoConfigurationError) and _JUST_STARTED in str(error):
+    if isinstance(error, PyMongoConfigurationError) and _WITHOUT_SESSIONS in str(error):
         return None
     if isinstance(error, PyMongoConfigurationError | InvalidURI):
         return MongoError(f"{where}: {_without_values(str(error))}", hint="mend mongodb.uri")
@@ -183,35 +186,64 @@ def describe(connection_string: str, database: str) -> str:
     return f"MongoDB {','.join(f'{host}:{port}' for host, port in hosts)}, database {database}"
 
 
-def retrying(clock: Clock, where: str, moment: Moment, report: Callable[[BaseException], None]) -> AsyncRetrying:
-    """Tries again, with back-off, what may succeed later; raises the classified error for what cannot.
+class Mongo:
+    """The database that the relay reads, over one client that all its readers share.
 
-    An unreachable or changing MongoDB is waited for without end. Another error of a read is raised as it is after some tries.
-    `report` is called with each error before the wait.
+    The driver keeps for each connection whether its member had sessions when it was opened, and never asks again: a connection
+    opened while the member was recovering stays useless, and is taken from the pool first. `retrying` then replaces the client.
     """
-    refusals = 0
 
-    def transient(error: BaseException) -> bool:
-        nonlocal refusals
-        if not isinstance(error, PyMongoError):
-            return False
-        fatal = classify(error, moment, where)
-        if fatal is not None:
-            raise fatal from error
-        if moment is Moment.OPENING or not isinstance(error, OperationFailure) or error.code in _CHANGING:
-            return True
-        refusals += 1
-        return refusals < _MOST_REFUSALS
+    def __init__(self, connection_string: str, database: str) -> None:
+        """Raises `ConfigurationError` for a connection string that cannot be one."""
+        self.where = describe(connection_string, database)
+        self._connection_string = connection_string
+        self._name = database
+        self._client = connect(connection_string)
 
-    def before_sleep(state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        if error is not None:
-            report(error)
+    def database(self) -> Database:
+        """The database, over the client of now: to be asked for anew for every read or cursor."""
+        return self._client[self._name]
 
-    return AsyncRetrying(
-        retry=retry_if_exception(transient),
-        wait=wait_random_exponential(multiplier=0.5, max=_BACK_OFF_LONGEST_S),
-        sleep=clock.sleep,
-        before_sleep=before_sleep,
-        reraise=True,
-    )
+    def close(self) -> None:
+        """May wait for a server that is looked for."""
+        self._client.close()
+
+    def retrying(self, clock: Clock, moment: Moment, report: Callable[[BaseException], None]) -> AsyncRetrying:
+        """Tries again, with back-off, what may succeed later; raises the classified error for what cannot.
+
+        An unreachable or changing MongoDB is waited for without end. Another error of a read is raised as it is after some tries.
+        `report` is called with each error before the wait.
+        """
+        refusals = 0
+
+        def transient(error: BaseException) -> bool:
+            nonlocal refusals
+            if not isinstance(error, PyMongoError):
+                return False
+            fatal = classify(error, moment, self.where)
+            if fatal is not None:
+                raise fatal from error
+            if moment is Moment.OPENING or not isinstance(error, OperationFailure) or error.code in _CHANGING:
+                return True
+            refusals += 1
+            return refusals < _MOST_REFUSALS
+
+        def before_sleep(state: RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            if error is not None:
+                report(error)
+                if _WITHOUT_SESSIONS in str(error):
+                    self._renew()
+
+        return AsyncRetrying(
+            retry=retry_if_exception(transient),
+            wait=wait_random_exponential(multiplier=0.5, max=_BACK_OFF_LONGEST_S),
+            sleep=clock.sleep,
+            before_sleep=before_sleep,
+            reraise=True,
+        )
+
+    def _renew(self) -> None:
+        """Another client for whoever reads next; reads under way over the old one fail, and are tried again."""
+        old, self._client = self._client, connect(self._connection_string)
+        asyncio.get_running_loop().run_in_executor(None, old.close)

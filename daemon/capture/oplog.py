@@ -11,16 +11,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from bson.timestamp import Timestamp
-from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
 from pymongo.errors import ExecutionTimeout, OperationFailure, PyMongoError
 
 from daemon.log import get_logger
 from daemon.metrics import Metrics
 from daemon.model import Document, Position
-from daemon.mongo import CODEC, problem
+from daemon.mongo import CODEC, Database, problem
 
 _HISTORY_LOST = 286
 _LONGEST_PROBE_MS = 500
@@ -62,9 +60,8 @@ class Oplog:
     MongoDB notes every refusal in its own log, so what was learnt is kept: most looks after the first one are refused nothing.
     """
 
-    def __init__(self, client: AsyncIOMotorClient[dict[str, Any]], database: str) -> None:
-        self._client = client
-        self._database: AsyncIOMotorDatabase[dict[str, Any]] = client[database]
+    def __init__(self, database: Callable[[], Database]) -> None:
+        self._database = database
         self._may_read = True  # local.oplog.rs
         self._missed: int | None = None  # before the oldest entry, as far as known; None: the oplog may never have been full
         self._reached: int | None = None  # not before it, at the last look
@@ -75,12 +72,13 @@ class Oplog:
         Without the right to read the oplog itself `oldest` may be too late by half a percent of the window, by less the
         closer it is to `near`.
         """
-        hello = await self._client.admin.command("hello", codec_options=CODEC)
+        client = self._database().client
+        hello = await client.admin.command("hello", codec_options=CODEC)
         local_time: datetime = hello["localTime"]
         now = int(local_time.timestamp())
         if self._may_read:
             try:
-                first = await self._client.local["oplog.rs"].find_one({}, {"ts": 1, "o.msg": 1}, sort=[("$natural", 1)])
+                first = await client.local["oplog.rs"].find_one({}, {"ts": 1, "o.msg": 1}, sort=[("$natural", 1)])
             except OperationFailure:  # which is the rule
                 self._may_read = False
             else:
@@ -128,7 +126,7 @@ class Oplog:
     async def _first_after(self, cluster_time: Timestamp) -> list[Document] | None:
         """The first change from this time on, if it is found soon; None when the oplog does not reach back to this time."""
         try:
-            reply = await self._database.command(
+            reply = await self._database().command(
                 "aggregate",
                 1,
                 pipeline=[{"$changeStream": {"startAtOperationTime": cluster_time}}, {"$project": {"clusterTime": 1}}],
@@ -143,7 +141,7 @@ class Oplog:
                 return None
             raise
         if reply["cursor"]["id"]:
-            await self._database.command("killCursors", "$cmd.aggregate", cursors=[reply["cursor"]["id"]])
+            await self._database().command("killCursors", "$cmd.aggregate", cursors=[reply["cursor"]["id"]])
         first: list[Document] = reply["cursor"]["firstBatch"]
         return first
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from bson.timestamp import Timestamp
-from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
+from motor.motor_asyncio import AsyncIOMotorClientSession
 from pymongo.errors import PyMongoError
 from tenacity import AsyncRetrying
 
@@ -22,7 +22,7 @@ from daemon.errors import MongoError
 from daemon.log import get_logger
 from daemon.metrics import Metrics
 from daemon.model import Batch, Change, Document, Position, Watch
-from daemon.mongo import CODEC, REPLICA_SET_HINT, Moment, classify, problem, retrying, tls_hint
+from daemon.mongo import CODEC, REPLICA_SET_HINT, Database, Moment, Mongo, classify, problem, tls_hint
 
 _BATCH_SIZE = 1000
 _AWAIT_MS = 1000
@@ -43,19 +43,16 @@ class ChangeStream:
 
     def __init__(
         self,
-        client: AsyncIOMotorClient[dict[str, Any]],
-        database: str,
+        mongo: Mongo,
         watches: Sequence[Watch],
         *,
-        where: str,
         clock: Clock,
         metrics: Metrics,
         observer: Observer,
     ) -> None:
-        self._client = client
-        self._database: AsyncIOMotorDatabase[dict[str, Any]] = client[database]
+        self._mongo = mongo
         self._stages = pipeline(watches)
-        self._where = where
+        self._where = mongo.where
         self._clock = clock
         self._metrics = metrics
         self._observer = observer
@@ -70,7 +67,7 @@ class ChangeStream:
         """
         async for attempt in self._retrying():
             with attempt:
-                hello = await self._client.admin.command("hello")
+                hello = await self._mongo.database().client.admin.command("hello")
                 if "setName" not in hello:
                     raise MongoError(f"{self._where} is not a replica set", hint=REPLICA_SET_HINT)
                 await self._check_collections()
@@ -103,8 +100,8 @@ class ChangeStream:
 
     async def _read(self, position: Position) -> AsyncGenerator[Batch, None]:
         """One cursor, from opening to its end."""
-        async with await self._client.start_session(causal_consistency=False) as session:
-            reply = await self._open(position, session)
+        database, session, reply = await self._open(position)
+        async with session:
             self._opened()
             while True:
                 cursor = reply["cursor"]
@@ -115,7 +112,7 @@ class ChangeStream:
                 position = batch.position
                 if not cursor["id"]:
                     break
-                reply = await self._database.command(
+                reply = await database.command(
                     "getMore",
                     cursor["id"],
                     collection="$cmd.aggregate",
@@ -126,7 +123,8 @@ class ChangeStream:
                 )
         # MongoDB closes the cursor after an `invalidate` (the database was dropped); opening again goes on after it.
 
-    async def _open(self, position: Position, session: Any) -> Document:
+    async def _open(self, position: Position) -> tuple[Database, AsyncIOMotorClientSession, Document]:
+        """A cursor's first reply, with the database and the session that it belongs to."""
         start: dict[str, Any] = (
             {"startAtOperationTime": position.cluster_time} if position.token is None else {"startAfter": position.token}
         )
@@ -134,19 +132,25 @@ class ChangeStream:
             with attempt:
                 if not self._ever_open:  # later it may be dropped and restored under the running relay
                     await self._check_collections()
-                reply: Document = await self._database.command(
-                    "aggregate",
-                    1,
-                    pipeline=[{"$changeStream": start}, *self._stages],
-                    cursor={"batchSize": _BATCH_SIZE},
-                    session=session,
-                    codec_options=CODEC,
-                )
-                return reply
+                database = self._mongo.database()
+                session = await database.client.start_session(causal_consistency=False)
+                try:
+                    reply: Document = await database.command(
+                        "aggregate",
+                        1,
+                        pipeline=[{"$changeStream": start}, *self._stages],
+                        cursor={"batchSize": _BATCH_SIZE},
+                        session=session,
+                        codec_options=CODEC,
+                    )
+                except BaseException:
+                    await session.end_session()
+                    raise
+                return database, session, reply
         raise AssertionError("retrying ends by returning or raising")
 
     async def _check_collections(self) -> None:
-        names = await self._database.list_collection_names(authorizedCollections=True, nameOnly=True)
+        names = await self._mongo.database().list_collection_names(authorizedCollections=True, nameOnly=True)
         if "rocketchat_settings" not in names or "rocketchat_room" not in names:
             raise MongoError(
                 f"{self._where} has no collections of Rocket.Chat (rocketchat_settings, rocketchat_room)",
@@ -154,7 +158,7 @@ class ChangeStream:
             )
 
     def _retrying(self) -> AsyncRetrying:
-        return retrying(self._clock, self._where, Moment.OPENING, self._broken)
+        return self._mongo.retrying(self._clock, Moment.OPENING, self._broken)
 
     def _opened(self) -> None:
         outage: dict[str, Any] = {}

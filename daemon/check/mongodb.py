@@ -131,7 +131,7 @@ async def check_clock(client: Client, clock: Clock) -> list[Finding]:
 
 async def check_oplog(client: Client, config: Config, position: Position | None, running: bool) -> list[Finding]:
     """How far back the oplog reaches, and what that means for the committed position."""
-    oplog = Oplog(client, config.mongodb.database)
+    oplog = Oplog(lambda: client[config.mongodb.database])
     window = await oplog.window(position)
     start = config.capture.start
     wanted = position.cluster_time if position is not None else None

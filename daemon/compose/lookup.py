@@ -15,7 +15,6 @@ from typing import Any
 
 from bson.codec_options import CodecOptions
 from bson.timestamp import Timestamp
-from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
 from pymongo.errors import OperationFailure, PyMongoError
 
 from daemon.clock import Clock
@@ -24,7 +23,7 @@ from daemon.errors import MongoError
 from daemon.log import get_logger, hide
 from daemon.metrics import Metrics
 from daemon.model import Document
-from daemon.mongo import CODEC, Moment, problem, retrying
+from daemon.mongo import CODEC, Moment, Mongo, problem
 
 # SnapshotTooOld, SnapshotUnavailable, InvalidOptions, CommandNotSupported (the last two: servers before 5.0)
 _NO_SNAPSHOT = {239, 246, 72, 115}
@@ -67,12 +66,8 @@ class Found:
 class Lookup:
     """Reads of one database; waits for an unreachable MongoDB, raises `MongoError` where waiting cannot help."""
 
-    def __init__(
-        self, client: AsyncIOMotorClient[dict[str, Any]], database: str, *, where: str, clock: Clock, metrics: Metrics
-    ) -> None:
-        self._client = client
-        self._database: AsyncIOMotorDatabase[dict[str, Any]] = client[database]
-        self._where = where
+    def __init__(self, mongo: Mongo, *, clock: Clock, metrics: Metrics) -> None:
+        self._mongo = mongo
         self._clock = clock
         self._metrics = metrics
         self.waited_at = clock.monotonic()
@@ -153,7 +148,7 @@ class Lookup:
         return secret
 
     async def _find(self, find: Find, at: Timestamp | None) -> Found:
-        async for attempt in retrying(self._clock, self._where, Moment.READING, self._report):
+        async for attempt in self._mongo.retrying(self._clock, Moment.READING, self._report):
             with attempt:
                 found = await self._find_once(find, at)
                 self._reads()
@@ -171,8 +166,9 @@ class Lookup:
 
     async def _run(self, find: Find, read_concern: Document) -> list[dict[str, Any]]:
         self._metrics.reads.labels(find.collection).inc()
-        async with await self._client.start_session(causal_consistency=False) as session:
-            reply = await self._database.command(
+        database = self._mongo.database()
+        async with await database.client.start_session(causal_consistency=False) as session:
+            reply = await database.command(
                 "find",
                 find.collection,
                 **find.command(read_concern),
@@ -183,7 +179,7 @@ class Lookup:
             cursor = reply["cursor"]
             result: list[dict[str, Any]] = list(cursor["firstBatch"])
             while cursor["id"]:
-                reply = await self._database.command(
+                reply = await database.command(
                     "getMore", cursor["id"], collection=find.collection, session=session, codec_options=find.codec
                 )
                 cursor = reply["cursor"]

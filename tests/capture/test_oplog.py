@@ -59,8 +59,8 @@ async def test_read_rights_tell_what_an_administrator_sees(small: tuple[Guarded,
         with pytest.raises(OperationFailure, match="not authorized"):
             await oldest_entry(reader)
         async with asyncio.timeout(5):
-            found = await Oplog(reader, "rocketchat").window()
-        exact = await Oplog(admin, "rocketchat").window()
+            found = await Oplog(lambda: reader["rocketchat"]).window()
+        exact = await Oplog(lambda: admin["rocketchat"]).window()
         # A start is a whole second: the first that is not before the oldest entry.
         assert exact.oldest <= found.oldest <= exact.oldest + 1
         assert not found.complete
@@ -73,7 +73,7 @@ async def test_read_rights_tell_what_an_administrator_sees(small: tuple[Guarded,
 async def test_start_at_the_oldest_entry_and_not_before(small: tuple[Guarded, str]) -> None:
     guarded, uri = small
     async with guarded.client() as admin, guarded.client(uri) as reader:
-        oplog, oldest = Oplog(reader, "rocketchat"), await oldest_entry(admin)
+        oplog, oldest = Oplog(lambda: reader["rocketchat"]), await oldest_entry(admin)
         assert await oplog.reaches(oldest)
         assert not await oplog.reaches(Timestamp(oldest.time - 1, oldest.inc))
         assert not await oplog.reaches(Timestamp(1, 1))
@@ -85,7 +85,7 @@ async def test_second_look_is_refused_nothing(small: tuple[Guarded, str]) -> Non
     """MongoDB writes a line into its log for every refusal."""
     guarded, uri = small
     async with guarded.client(uri) as reader:
-        oplog = Oplog(reader, "rocketchat")
+        oplog = Oplog(lambda: reader["rocketchat"])
         first = await oplog.window()
         before = guarded.mongod.log.read_text(encoding="utf-8").count("executor error")
         assert before > 0
@@ -131,7 +131,7 @@ async def test_looking_leaves_no_cursor_open(small: tuple[Guarded, str]) -> None
     guarded, uri = small
     async with guarded.client() as admin, guarded.client(uri) as reader:
         before = (await admin.admin.command("serverStatus"))["metrics"]["cursor"]["open"]["total"]
-        await Oplog(reader, "rocketchat").window()
+        await Oplog(lambda: reader["rocketchat"]).window()
         assert (await admin.admin.command("serverStatus"))["metrics"]["cursor"]["open"]["total"] <= before
 
 
@@ -140,7 +140,7 @@ async def test_watch_sets_the_figures(small: tuple[Guarded, str]) -> None:
     guarded, uri = small
     metrics = Metrics()
     async with guarded.client(uri) as reader:
-        oplog = Oplog(reader, "rocketchat")
+        oplog = Oplog(lambda: reader["rocketchat"])
         oldest = (await oplog.window()).oldest
 
         async def position() -> Position:
@@ -161,8 +161,8 @@ async def test_replica_set_whose_oplog_was_never_full(tmp_path: Path) -> None:
         uri = await guarded.create_user("reader", READ)
         async with guarded.client() as admin, guarded.client(uri) as reader:
             await admin["rocketchat"]["x"].insert_one({})
-            for client in (admin, reader):
-                window = await Oplog(client, "rocketchat").window()
+            for oplog in (Oplog(lambda: admin["rocketchat"]), Oplog(lambda: reader["rocketchat"])):
+                window = await oplog.window()
                 assert window.complete
                 assert window.left_s(Position(Timestamp(window.now, 1))) == math.inf
                 assert 0 <= window.length_s < 60
@@ -175,7 +175,7 @@ async def test_watch_survives_a_mongodb_that_is_away() -> None:
     async def position() -> None:
         return None
 
-    assert await OplogWatch(Oplog(client, "rocketchat"), position, metrics).look() is None
+    assert await OplogWatch(Oplog(lambda: client["rocketchat"]), position, metrics).look() is None
     assert "livechat_relay_capture_oplog_left_seconds NaN" in metrics.render().decode()
     client.close()
 

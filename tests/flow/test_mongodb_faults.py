@@ -63,6 +63,33 @@ async def test_restarts_lose_nothing(tmp_path: Path) -> None:
         assert traffic.by_session(payloads(receiver)) == traffic.by_session(want)
 
 
+async def test_member_that_was_recovering_is_read_as_soon_as_it_can_be(tmp_path: Path) -> None:
+    """Connections opened while it was are useless ever after: the driver takes them for connections without sessions."""
+    want = traffic.expected("S1")
+    async with EmbeddedMongod() as mongod, Receiver(token=TOKEN) as receiver:
+        client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongod.uri, tz_aware=True)
+        database = client["rocketchat"]
+        await traffic.load_initial(database)
+        direct: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(f"mongodb://{mongod.address}/?directConnection=true")
+        await direct.admin.command("replSetStepDown", 2, secondaryCatchUpPeriodSecs=0, force=True)
+        await direct.admin.command("replSetMaintenance", 1)
+        config = write_config(
+            tmp_path, uri=f"mongodb://{mongod.address}/?directConnection=true", database="rocketchat", url=receiver.url
+        )
+        app, stop = App(load(config)), asyncio.Event()
+        relay = asyncio.create_task(app.run(stop))
+        await eventually(lambda: "recovering" in (app.health.not_ready() or ""), "a relay that says why it is not ready")
+        await direct.admin.command("replSetMaintenance", 0)
+        await eventually(lambda: app.health.not_ready() is None, "a ready relay")
+        await traffic.write(database, traffic.rows("S1"))
+        await eventually(lambda: len(accepted(receiver)) >= len(want), "all webhooks")
+        stop.set()
+        await relay
+        direct.close()
+        client.close()
+        assert traffic.by_session(payloads(receiver)) == traffic.by_session(want)
+
+
 async def test_standalone_server_is_refused(tmp_path: Path) -> None:
     async with EmbeddedMongod(replica_set=False) as mongod:
         client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongod.uri)

@@ -66,7 +66,7 @@ async def test_whole_relay_runs_with_them(guarded: Guarded, uri: str, tmp_path: 
             await eventually(lambda: len(accepted(receiver)) >= len(want), "all webhooks")
         assert traffic.by_session(payloads(receiver)) == traffic.by_session(want)
     async with guarded.client(uri) as reader:
-        assert (await Oplog(reader, "rocketchat").window()).complete
+        assert (await Oplog(lambda: reader["rocketchat"]).window()).complete
 
 
 @pytest.mark.asyncio(loop_scope="session")
