@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -106,51 +106,49 @@ class Intake:
         self._backlog = 0
 
     async def run(self, position: Position, stopping: asyncio.Event) -> None:
-        """Take up open intents, then read and compose until told to stop."""
+        """Take up open intents, then read and compose until told to stop: what is in hand then is given up, or kept whole."""
         self._composer.resume(await self._outbox.waiting_intents())
-        async with asyncio.TaskGroup() as tasks:
-            composing = tasks.create_task(self.compose_intents(stopping))
-            await self.read(position, stopping)
-            if not stopping.is_set():
-                composing.cancel()
+        await until_stopped(stopping, self._work(position))
 
-    async def read(self, position: Position, stopping: asyncio.Event) -> None:
-        """Read changes, fold and match them, keep what they mean. When told to stop a batch in hand is given up or kept whole."""
+    async def _work(self, position: Position) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._compose_intents())
+            tasks.create_task(self._read(position))
+
+    async def _read(self, position: Position) -> None:
+        """Read changes, fold and match them, keep what they mean."""
         lag = Lag(position, self._clock)
         self._metrics.lag.set_function(lag.seconds)
         self._observer.capture_lag(lag.seconds)
         self._metrics.position_time.set(position.cluster_time.time)
-        async with aclosing(until(stopping, self._stream.batches(position))) as batches:
+        async with aclosing(self._stream.batches(position)) as batches:
             async for batch in batches:
                 self.read_at = received_at = self._clock.monotonic()
-                if not await self._room_on_disk(batch, stopping):
-                    return
-                commit = await until_stopped(stopping, self._composer.compose(batch))
-                if commit is None:
-                    return
+                await self._room_on_disk(batch)
+                commit = await self._composer.compose(batch)
                 if self._worth_saving(commit):
                     kept = self._outbox.append(self._composer.with_states(commit))
                     if commit.events:
                         self._wake_relay()  # what it claims comes out of the same commit
-                    await kept
+                    await _finished(kept)
                     self._saved(commit)
                 lag.read(batch, received_at)
-                await self._room_to_compose(stopping)
+                await self._room_to_compose()
 
-    async def compose_intents(self, stopping: asyncio.Event) -> None:
+    async def _compose_intents(self) -> None:
         """Give a body to every intent that is complete: now, in the order they happened, several at once."""
-        while not stopping.is_set():
+        while True:
             self.composed_at = self._clock.monotonic()
             self._to_compose.clear()
             intents = await self._outbox.complete_intents(_COMPOSED_AT_ONCE)
             if intents:
-                await until_stopped(stopping, asyncio.gather(*(self._compose_intent(intent) for intent in intents)))
+                await asyncio.gather(*(self._compose_intent(intent) for intent in intents))
                 self._wake_relay()
             # Events that were known already were counted too, so the count is a guess until there is nothing left.
             self._backlog = max(0, self._backlog - len(intents)) if len(intents) == _COMPOSED_AT_ONCE else 0
             self._composed.set()
             if len(intents) < _COMPOSED_AT_ONCE:
-                await until_stopped(stopping, wait_until_set(self._to_compose, _POLL_S))
+                await wait_until_set(self._to_compose, _POLL_S)
 
     async def _compose_intent(self, intent: Intent) -> None:
         try:
@@ -180,11 +178,11 @@ class Intake:
         if complete:
             self._to_compose.set()
 
-    async def _room_on_disk(self, batch: Batch, stopping: asyncio.Event) -> bool:
-        """Wait while the outbox is as large as it may be; False when told to stop meanwhile."""
+    async def _room_on_disk(self, batch: Batch) -> None:
+        """Wait while the outbox is as large as it may be."""
         now = self._clock.monotonic()
         if now - self._measured_at < _MEASURE_EVERY_S:
-            return True
+            return
         self._measured_at = now
         full = False
         warned, looked_at = None, 0.0
@@ -195,20 +193,18 @@ class Intake:
                 full = True
                 self._observer.capture_paused(reason)
             if warned is None or self._clock.monotonic() - looked_at >= _LOOK_AT_OPLOG_EVERY_S:
-                warned, looked_at = await self._warn(reason, batch.position, warned, stopping), self._clock.monotonic()
-            if await wait_until_set(stopping, _MEASURE_EVERY_S):
-                return False
+                warned, looked_at = await self._warn(reason, batch.position, warned), self._clock.monotonic()
+            await self._clock.sleep(_MEASURE_EVERY_S)
         if full:
             log.warning("capture.goes_on", size=size, paused_s=round(self._clock.monotonic() - now, 1))
             self._observer.capture_paused(None)
-        return True
 
-    async def _warn(self, reason: str, position: Position, warned: float | None, stopping: asyncio.Event) -> float:
+    async def _warn(self, reason: str, position: Position, warned: float | None) -> float:
         """Say that reading is paused: at once, and again whenever half of the oplog is gone that was left at the last warning.
 
         Takes and gives how many seconds of it were left then (None: no warning yet).
         """
-        left = await until_stopped(stopping, self._oplog_left())
+        left = await self._oplog_left()
         left_s = float("inf") if left is None else left
         if warned is not None and not left_s < warned / 2:
             return warned
@@ -223,14 +219,14 @@ class Intake:
         )
         return left_s
 
-    async def _room_to_compose(self, stopping: asyncio.Event) -> None:
+    async def _room_to_compose(self) -> None:
         """A relay that catches up reads faster than transcripts can be composed: let them follow, while MongoDB still has
         snapshots.
         """
-        while self._backlog > _MOST_TO_COMPOSE and not stopping.is_set():
+        while self._backlog > _MOST_TO_COMPOSE:
             self.read_at = self._clock.monotonic()
             self._composed.clear()
-            await until_stopped(stopping, wait_until_set(self._composed, _POLL_S))
+            await wait_until_set(self._composed, _POLL_S)
 
 
 def way_to_endpoint(sender: Sender, lookup: Lookup, clock: Clock) -> Post:
@@ -265,6 +261,16 @@ async def until_stopped(stopping: asyncio.Event, work: Awaitable[T]) -> T | None
     if stopping.is_set() or task.cancelled():
         return None
     return task.result()
+
+
+async def _finished(work: Awaitable[None]) -> None:
+    """Wait for work that goes on by itself, also when cancelled meanwhile: nobody may look at what it changes before."""
+    future = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await asyncio.wait([future])
+        raise
 
 
 async def start_position(stream: ChangeStream, outbox: SqliteOutbox, first: Position | None) -> Position:
@@ -321,9 +327,3 @@ async def _gap(stream: ChangeStream, outbox: SqliteOutbox) -> tuple[Position, Ga
     since = now if lost is None else lost
     since_time, now_time = (datetime.fromtimestamp(position.cluster_time.time, UTC) for position in (since, now))
     return now, Gap(since_time, now_time)
-
-
-async def until(stopping: asyncio.Event, source: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
-    """The items of `source` until `stopping` is set; an item that is awaited at that moment is given up."""
-    while (item := await until_stopped(stopping, anext(source, None))) is not None:
-        yield item
