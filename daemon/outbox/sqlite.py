@@ -196,7 +196,7 @@ class SqliteOutbox:
 
         def work(connection: sqlite3.Connection) -> prune.Place | None:
             following = prune.prune_page(connection, retention, place, self._now())
-            connection.execute("PRAGMA incremental_vacuum(2000)").fetchall()  # gives pages back to the file system
+            connection.execute("PRAGMA incremental_vacuum(4000)").fetchall()  # gives pages back to the file system
             return following
 
         return await self._writer.run(work)
