@@ -108,12 +108,11 @@ class Intake:
     async def run(self, position: Position, stopping: asyncio.Event) -> None:
         """Take up open intents, then read and compose until told to stop: what is in hand then is given up, or kept whole."""
         self._composer.resume(await self._outbox.waiting_intents())
-        await until_stopped(stopping, self._work(position))
-
-    async def _work(self, position: Position) -> None:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._compose_intents())
-            tasks.create_task(self._read(position))
+            loops = [tasks.create_task(self._compose_intents()), tasks.create_task(self._read(position))]
+            await stopping.wait()
+            for loop in loops:
+                loop.cancel()
 
     async def _read(self, position: Position) -> None:
         """Read changes, fold and match them, keep what they mean."""
@@ -264,12 +263,15 @@ async def until_stopped(stopping: asyncio.Event, work: Awaitable[T]) -> T | None
 
 
 async def _finished(work: Awaitable[None]) -> None:
-    """Wait for work that goes on by itself, also when cancelled meanwhile: nobody may look at what it changes before."""
+    """Wait for work that goes on by itself, also when cancelled meanwhile: nobody may look at what it changes before. Its failure
+    is raised in either case.
+    """
     future = asyncio.ensure_future(work)
     try:
         await asyncio.shield(future)
     except asyncio.CancelledError:
         await asyncio.wait([future])
+        future.result()
         raise
 
 
