@@ -125,8 +125,9 @@ class Oplog:
 
     async def _first_after(self, cluster_time: Timestamp) -> list[Document] | None:
         """The first change from this time on, if it is found soon; None when the oplog does not reach back to this time."""
+        database = self._database()
         try:
-            reply = await self._database().command(
+            reply = await database.command(
                 "aggregate",
                 1,
                 pipeline=[{"$changeStream": {"startAtOperationTime": cluster_time}}, {"$project": {"clusterTime": 1}}],
@@ -141,7 +142,7 @@ class Oplog:
                 return None
             raise
         if reply["cursor"]["id"]:
-            await self._database().command("killCursors", "$cmd.aggregate", cursors=[reply["cursor"]["id"]])
+            await database.command("killCursors", "$cmd.aggregate", cursors=[reply["cursor"]["id"]])
         first: list[Document] = reply["cursor"]["firstBatch"]
         return first
 

@@ -52,7 +52,6 @@ class ChangeStream:
     ) -> None:
         self._mongo = mongo
         self._stages = pipeline(watches)
-        self._where = mongo.where
         self._clock = clock
         self._metrics = metrics
         self._observer = observer
@@ -69,7 +68,7 @@ class ChangeStream:
             with attempt:
                 hello = await self._mongo.database().client.admin.command("hello")
                 if "setName" not in hello:
-                    raise MongoError(f"{self._where} is not a replica set", hint=REPLICA_SET_HINT)
+                    raise MongoError(f"{self._mongo.where} is not a replica set", hint=REPLICA_SET_HINT)
                 await self._check_collections()
                 last: Timestamp = hello["lastWrite"]["majorityOpTime"]["ts"]
                 return Position(Timestamp(last.time, last.inc + 1))
@@ -91,7 +90,7 @@ class ChangeStream:
                         position = batch.position
                         yield batch
             except PyMongoError as error:
-                fatal = classify(error, Moment.READING if opened else Moment.OPENING, self._where)
+                fatal = classify(error, Moment.READING if opened else Moment.OPENING, self._mongo.where)
                 if fatal is not None:
                     raise fatal from error
                 self._broken(error)
@@ -153,7 +152,7 @@ class ChangeStream:
         names = await self._mongo.database().list_collection_names(authorizedCollections=True, nameOnly=True)
         if "rocketchat_settings" not in names or "rocketchat_room" not in names:
             raise MongoError(
-                f"{self._where} has no collections of Rocket.Chat (rocketchat_settings, rocketchat_room)",
+                f"{self._mongo.where} has no collections of Rocket.Chat (rocketchat_settings, rocketchat_room)",
                 hint="set mongodb.database to the path of Rocket.Chat's MONGO_URL; often rocketchat, meteor or parties",
             )
 
@@ -164,7 +163,7 @@ class ChangeStream:
         outage: dict[str, Any] = {}
         if self._away_since is not None:
             outage = {"away_s": round(self._clock.monotonic() - self._away_since, 1), "failures": self._failures}
-        log.info("capture.resumed" if self._ever_open else "capture.opened", mongodb=self._where, **outage)
+        log.info("capture.resumed" if self._ever_open else "capture.opened", mongodb=self._mongo.where, **outage)
         self._ever_open, self._reported, self._away_since, self._failures = True, None, None, 0
         self._metrics.capture_open.set(1)
         self._observer.capture_open(True)
@@ -177,7 +176,7 @@ class ChangeStream:
         if self._reported != type(error).__name__:
             hint = tls_hint(error)
             more = {} if hint is None else {"hint": hint}
-            log.warning("capture.unreachable", mongodb=self._where, problem=text, next="trying again with back-off", **more)
+            log.warning("capture.unreachable", mongodb=self._mongo.where, problem=text, next="trying again with back-off", **more)
             self._reported = type(error).__name__
         self._metrics.reconnects.inc()
         self._metrics.capture_open.set(0)

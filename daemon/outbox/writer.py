@@ -201,7 +201,7 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA wal_autocheckpoint = 2000")  # pages
+        connection.execute("PRAGMA wal_autocheckpoint = 2000")  # pages: 4 MB
         connection.execute("PRAGMA cache_size = -16000")
         migrate(connection, str(path))
     except (sqlite3.Error, OSError) as error:
