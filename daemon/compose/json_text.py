@@ -51,6 +51,7 @@ class AnswerSlot:
 
 READY = frozenset({str, bool, type(None), datetime, Members, FileLink, AnswerSlot, orjson.Fragment})
 """Types whose values are `ready` as they are."""
+_MARK = secrets.token_hex(16)
 _LEFT_TO_US = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
@@ -61,9 +62,12 @@ def encode(payload: Mapping[str, Any]) -> Body:
     A `FileLink` becomes its URL, and the place of its token is listed in the body's `files`; an `AnswerSlot` becomes its
     value, and its place is the body's `answer`.
     """
-    # The marks are random, so that nobody can write a text that looks like one.
-    marks = _Marks(secrets.token_hex(16))
-    pieces = marks.json(ready(payload)).split(marks.text.encode())
+    made = ready(payload)
+    marks = _Marks(_MARK)
+    pieces = marks.json(made).split(marks.text.encode())
+    while len(pieces) != len(marks.items) + 1:  # somebody wrote a text that looks like a mark
+        marks = _Marks(secrets.token_hex(16))
+        pieces = marks.json(made).split(marks.text.encode())
     content = bytearray(pieces[0])
     files: list[tuple[int, str, str, str]] = []
     answer: tuple[int, int] | None = None

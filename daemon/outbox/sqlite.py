@@ -49,7 +49,7 @@ class SqliteOutbox:
 
     async def close(self) -> None:
         """Finish what was asked for, then give up the file."""
-        await asyncio.to_thread(self._writer.close)
+        await self._writer.close()
         await self._reading.close()
         await self._figures.close()
         self._lock.release()
@@ -72,12 +72,12 @@ class SqliteOutbox:
         """Keep events, completions, folded state and position, all or nothing. Events that are known already are left as
         they are. What is asked for next, before this is awaited, is done in the same commit.
         """
-        return self._writer.run(lambda connection: entries.append(connection, commit, self._now()))
+        return self._writer.run_short(lambda connection: entries.append(connection, commit, self._now()))
 
     async def add(self, events: Sequence[NewEvent]) -> int:
         """Keep events that did not come from the change stream, all or nothing; gives how many deliveries are new."""
 
-        return await self._writer.run(lambda connection: entries.append_events(connection, events, self._now()))
+        return await self._writer.run_short(lambda connection: entries.append_events(connection, events, self._now()))
 
     async def load_states(self, kind: str, ids: Collection[str]) -> Mapping[str, Document]:
         """The stored folded documents among `ids`."""
@@ -109,11 +109,11 @@ class SqliteOutbox:
 
     async def composed(self, event_id: str, bodies: Mapping[Profile, Body]) -> None:
         """An intent got its bodies: its deliveries are pending now."""
-        await self._writer.run(lambda connection: entries.composed(connection, event_id, bodies))
+        await self._writer.run_short(lambda connection: entries.composed(connection, event_id, bodies))
 
     async def skip(self, event_id: str, reason: str) -> None:
         """An intent cannot be composed: its deliveries are settled as skipped, its context stays as the record."""
-        await self._writer.run(lambda connection: entries.skip(connection, event_id, reason, self._now()))
+        await self._writer.run_short(lambda connection: entries.skip(connection, event_id, reason, self._now()))
 
     # -- relay
 
@@ -134,7 +134,7 @@ class SqliteOutbox:
                 claimed = lanes.claim(connection, endpoint, limit, retries, self._now())
             return claimed, lanes.next_due(connection, endpoint)
 
-        return self._writer.run(work)
+        return self._writer.run_short(work)
 
     def claim_probe(self, endpoint: str) -> asyncio.Future[Claimed]:
         """The delivery that finds out whether an endpoint that is down is back, if it is due; and when the next one is."""
@@ -143,7 +143,7 @@ class SqliteOutbox:
             claimed = lanes.claim_probe(connection, endpoint, self._now())
             return claimed, lanes.next_due(connection, endpoint)
 
-        return self._writer.run(work)
+        return self._writer.run_short(work)
 
     async def endpoint_state(self, endpoint: str) -> EndpointState:
         """Whether an endpoint is down, and when it last took anything."""

@@ -1,15 +1,13 @@
-"""One writer thread with group commit: what is asked for while a commit runs goes into the next one, together."""
+"""Group commit: what is asked for while a commit runs goes into the next one, together."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import queue
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,170 +20,181 @@ log = get_logger("outbox")
 
 T = TypeVar("T")
 _MOST_IN_A_COMMIT = 500
-_GATHERING_S = 0.0003  # a commit that follows right on another waits so long for more to do: fewer, larger ones cost less
+_PATIENCE_MS = 10_000  # while another process writes to the file, until that is said
 
 
 class _Job:
     """One thing to do: `work` on the connection, or, with `items`, together with whatever else asks for the same work."""
 
-    __slots__ = ("future", "items", "loop", "work")
+    __slots__ = ("error", "future", "items", "long", "result", "work")
 
-    def __init__(
-        self, work: Callable[..., Any], items: Sequence[Any], loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]
-    ) -> None:
-        self.work, self.items, self.loop, self.future = work, items, loop, future
+    def __init__(self, work: Callable[..., Any], items: Sequence[Any], future: asyncio.Future[Any], *, long: bool) -> None:
+        self.work, self.items, self.future, self.long = work, items, future, long
+        self.result: Any = None
+        self.error: BaseException | None = None
 
-    def resolve(self, result: Any, error: BaseException | None) -> None:
+    def resolve(self) -> None:
+        """Tell whoever asked."""
         if self.future.done():
             return
-        if error is not None:
-            self.future.set_exception(error)
+        if self.error is not None:
+            self.future.set_exception(self.error)
         else:
-            self.future.set_result(result)
-
-
-def _tell(jobs: list[_Job], results: list[Any], error: BaseException | None = None) -> None:
-    """Wake whoever asked, all at once: waking an event loop from a thread costs more than all the rest of it."""
-    jobs = list(jobs)
-
-    def resolve() -> None:
-        for job, result in zip(jobs, results, strict=True):
-            job.resolve(result, error)
-
-    if jobs:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            jobs[0].loop.call_soon_threadsafe(resolve)
+            self.future.set_result(self.result)
 
 
 class Writer:
     """Runs work on the outbox's only writing connection, for one event loop. Work is done in the order it was asked for.
 
-    `run` returns after the commit is on disk. Should the file not take it, everybody in the commit gets `OutboxError`, and
-    nothing of it is kept. Work that raises gets its own error, and takes nobody with it. Should the thread itself fail, everybody
-    who asked and who asks later gets `OutboxError`: nobody waits for ever.
+    What is asked for is answered after the commit is on disk. Should the file not take it, everybody in the commit gets
+    `OutboxError`, and nothing of it is kept. Work that raises gets its own error, and takes nobody with it. Should the writer
+    itself fail, everybody who asked and who asks later gets `OutboxError`: nobody waits for ever.
+
+    Short work is done by the event loop itself: a thread would pass the interpreter's lock to and fro for every step of every
+    statement, which costs more than the statements. What waits for the disk or for another process, and what may take long, is
+    done by a thread.
     """
 
     def __init__(self, path: Path, metrics: Metrics) -> None:
         self._metrics = metrics
         self._path = path
         self._connection = connect(path)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="outbox-writer")
+        self._jobs: list[_Job] = []
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._closed = False
+        self._failure: OutboxError | None = None
         self.waiting = False
         """Another process is writing to the file, and this one waits for it."""
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="outbox-writer", daemon=True)
-        self._thread.start()
 
     def run(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
-        """Do `work` in a transaction; its result comes when it is durable."""
-        return self._ask(work, ())
+        """Do `work`, however long it takes, in a transaction; its result comes when it is durable."""
+        return self._ask(work, (), long=True)
+
+    def run_short(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+        """The same for work that touches few rows."""
+        return self._ask(work, (), long=False)
 
     def run_together(self, work: Callable[[sqlite3.Connection, Sequence[T]], None], item: T) -> asyncio.Future[None]:
-        """The same for work that is done once for all items of a commit, at the place of the first of them. `work` is a function
-        that lives as long as the writer.
+        """The same for short work that is done once for all items of a commit, at the place of the first of them. `work` is a
+        function that lives as long as the writer.
         """
-        return self._ask(work, (item,))
+        return self._ask(work, (item,), long=False)
 
-    def _ask(self, work: Callable[..., Any], items: Sequence[Any]) -> asyncio.Future[Any]:
+    async def close(self) -> None:
+        """Finish what was asked for, then close the file."""
+        self._closed = True
+        await self._idle.wait()
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
+        self._thread.shutdown()
+
+    def _ask(self, work: Callable[..., Any], items: Sequence[Any], *, long: bool) -> asyncio.Future[Any]:
         if self._closed:
             raise OutboxError(f"the outbox {self._path} is closed", hint="this is a defect of the relay: please report it")
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
-        self._jobs.put(_Job(work, items, loop, future))
-        return future
+        job = _Job(work, items, loop.create_future(), long=long)
+        self._jobs.append(job)
+        if self._idle.is_set():
+            self._idle.clear()
+            loop.call_soon(self._next)
+        return job.future
 
-    def close(self) -> None:
-        """Finish what was asked for, then close the file."""
-        self._closed = True
-        self._jobs.put(None)
-        self._thread.join()
-        self._connection.close()
-
-    def _work(self) -> None:
-        taken: list[_Job] = []
-        try:
-            while self._take(taken):
-                self._commit(taken)
-            self._commit(taken)
-        except BaseException as error:  # noqa: BLE001 - whoever asked has to know, whatever it is
-            try:
-                log.critical("outbox.writer_failed", error=f"{type(error).__name__}: {error}", next="the relay ends")
-            finally:
-                self._refuse(taken, write_error(self._path, error))
-
-    def _take(self, taken: list[_Job]) -> bool:
-        """Wait for work and take what there is; False when it is the last."""
-        taken.clear()
-        if not self._jobs.empty():
-            time.sleep(_GATHERING_S)
-        job = self._jobs.get()
-        while job is not None:
-            taken.append(job)
-            if len(taken) == _MOST_IN_A_COMMIT:
-                return True
-            try:
-                job = self._jobs.get_nowait()
-            except queue.Empty:
-                return True
-        return False
-
-    def _refuse(self, jobs: list[_Job], error: OutboxError) -> None:
-        """Nothing can be kept any more: say so to everybody, until closed."""
-        _tell(jobs, [None] * len(jobs), error)
-        while not (self._closed and self._jobs.empty()):
-            following = self._jobs.get()
-            if following is not None:
-                _tell([following], [None], error)
-
-    def _begin(self) -> None:
-        """Begin, however long somebody else holds the file: a command that was suspended, a shell that was left open."""
-        while True:
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
-                if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY or self._closed:
-                    raise
-                self.waiting = True
-                log.warning("outbox.busy", file=str(self._path), reason="another process is writing to it", next="waiting")
-            else:
-                self.waiting = False
-                return
-
-    def _commit(self, jobs: list[_Job]) -> None:
+    def _next(self) -> None:
+        """Begin the next commit, with what was asked for until now."""
+        jobs, self._jobs = self._jobs[:_MOST_IN_A_COMMIT], self._jobs[_MOST_IN_A_COMMIT:]
         if not jobs:
+            self._idle.set()
             return
+        began, done, error = time.perf_counter(), False, None
+        if self._failure is None and not any(job.long for job in jobs):
+            try:
+                done = self._begins()
+                if done:
+                    self._do(jobs)
+            except BaseException as raised:  # noqa: BLE001 - whoever asked has to know, whatever it is
+                error = raised
         try:
-            self._begin()
-            with self._metrics.commit_duration.time():
-                results = self._do(jobs)
-                self._connection.execute("COMMIT")
-        except BaseException as error:  # noqa: BLE001 - whoever asked has to know, whatever it is
+            committing = asyncio.get_running_loop().run_in_executor(self._thread, self._commit, jobs, done, error)
+        except RuntimeError as failure:  # no thread can be started
+            self._tell(jobs, began, failure)
+        else:
+            committing.add_done_callback(lambda committed: self._tell(jobs, began, committed.exception()))
+
+    def _tell(self, jobs: list[_Job], began: float, failure: BaseException | None) -> None:
+        if failure is not None:
+            self._fail(jobs, failure)
+        self._metrics.commit_duration.observe(time.perf_counter() - began)
+        for job in jobs:
+            job.resolve()
+        asyncio.get_running_loop().call_soon(self._next)  # after those who are told now: they may ask for more
+
+    def _commit(self, jobs: list[_Job], done: bool = False, error: BaseException | None = None) -> None:
+        """In the thread: commit what is `done`, or do it first, or give it up because of `error`."""
+        if self._failure is not None:
+            raise self._failure
+        try:
+            if error is not None:
+                raise error  # noqa: TRY301 - what follows is the same
+            if not done:
+                self._wait_and_begin()
+                self._do(jobs)
+            self._connection.execute("COMMIT")
+        except BaseException as raised:  # noqa: BLE001 - whoever asked has to know, whatever it is
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError | sqlite3.DataError):
-                _tell(jobs, [None] * len(jobs), write_error(self._path, error))
+            if isinstance(raised, sqlite3.Error) and not isinstance(raised, sqlite3.IntegrityError | sqlite3.DataError):
+                for job in jobs:
+                    job.error = write_error(self._path, raised)
             elif len(jobs) == 1:
-                _tell(jobs, [None], error)
+                jobs[0].error = raised
             else:  # one of them cannot be done: the others are not to suffer
                 for job in jobs:
                     self._commit([job])
-            return
-        self._metrics.commits.inc()
-        _tell(jobs, results)
+        else:
+            self._metrics.commits.inc()
 
-    def _do(self, jobs: list[_Job]) -> list[Any]:
+    def _begins(self) -> bool:
+        """Begin, unless another process is writing to the file."""
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error):
+                raise
+            return False
+        return True
+
+    def _wait_and_begin(self) -> None:
+        """Begin, however long somebody else holds the file: a command that was suspended, a shell that was left open."""
+        self._connection.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
+        try:
+            while not self._begins():
+                self.waiting = True
+                log.warning("outbox.busy", file=str(self._path), reason="another process is writing to it", next="waiting")
+                if self._closed:
+                    raise _held(self._path)
+        finally:
+            self.waiting = False
+            self._connection.execute("PRAGMA busy_timeout = 0")
+
+    def _do(self, jobs: list[_Job]) -> None:
         together: dict[Callable[..., Any], list[Any]] = {}
         for job in jobs:
             if job.items:
                 together.setdefault(job.work, []).extend(job.items)
-        results = []
         for job in jobs:
             if not job.items:
-                results.append(job.work(self._connection))
-                continue
-            items = together.pop(job.work, None)
-            results.append(None if items is None else job.work(self._connection, items))
-        return results
+                job.result = job.work(self._connection)
+            elif (items := together.pop(job.work, None)) is not None:
+                job.work(self._connection, items)
+
+    def _fail(self, jobs: list[_Job], failure: BaseException) -> None:
+        """Nothing can be kept any more: those who asked get to know, and all who will."""
+        if self._failure is None:
+            log.critical("outbox.writer_failed", error=f"{type(failure).__name__}: {failure}", next="the relay ends")
+            self._failure = write_error(self._path, failure)
+        for job in jobs:
+            job.error = self._failure
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -195,7 +204,7 @@ def connect(path: Path) -> sqlite3.Connection:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         path.chmod(0o600)
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=512)
-        connection.execute("PRAGMA busy_timeout = 10000")
+        connection.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
         # Both take effect in a new file only. Where events come one by one a commit writes many pages for a few bytes on each.
         connection.execute("PRAGMA page_size = 2048")
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -204,6 +213,7 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA wal_autocheckpoint = 2000")  # pages: 4 MB
         connection.execute("PRAGMA cache_size = -16000")
         migrate(connection, str(path))
+        connection.execute("PRAGMA busy_timeout = 0")  # from here on the event loop has it
     except (sqlite3.Error, OSError) as error:
         raise write_error(path, error) from error
     return connection
@@ -217,12 +227,21 @@ def write_error(path: Path, error: BaseException) -> OutboxError:
             f"{path} is no outbox, or a damaged one: {error}",
             hint="name another file in outbox.url, or put a copy of the outbox back in its place",
         )
-    if getattr(error, "sqlite_errorname", None) == "SQLITE_BUSY":
-        return OutboxError(
-            f"the outbox {path} is held by another process: {error}",
-            hint="`fuser -v` on the file names it: a shell of sqlite3, a backup, a command that was suspended",
-        )
+    if _is_busy(error):
+        return _held(path)
     return OutboxError(
         f"the outbox {path} cannot be used: {error}",
         hint="check that its folder exists, that the file belongs to the relay's user, and that the disk is not full",
     )
+
+
+def _held(path: Path) -> OutboxError:
+    return OutboxError(
+        f"the outbox {path} is held by another process",
+        hint="`fuser -v` on the file names it: a shell of sqlite3, a backup, a command that was suspended",
+    )
+
+
+def _is_busy(error: BaseException) -> bool:
+    # Python gives extended codes; the lower byte is the kind.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY

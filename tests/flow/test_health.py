@@ -146,7 +146,7 @@ async def test_a_writer_that_fails_ends_the_relay(
     relay = asyncio.create_task(app.run(asyncio.Event()))
     await eventually(lambda: app.health.not_ready() is None)
 
-    def break_down(_: object) -> None:
+    def break_down(*_: object) -> None:
         raise MemoryError("no memory")
 
     monkeypatch.setattr(opened[0]._writer, "_commit", break_down)

@@ -237,7 +237,6 @@ class TestUnusable:
         assert path.read_bytes() == content
 
     async def test_a_busy_file_is_waited_for(self, outbox: SqliteOutbox, path: Path) -> None:
-        await outbox._writer.run(lambda connection: connection.execute("PRAGMA busy_timeout = 20").fetchall())
         other = sqlite3.connect(path, isolation_level=None)
         try:
             other.execute("BEGIN IMMEDIATE")

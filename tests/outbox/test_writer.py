@@ -1,11 +1,12 @@
-"""The writer thread: nobody who waits for it waits for ever, whatever happens to it."""
+"""The writer: nobody who waits for it waits for ever, whatever happens to it, and it never holds up the event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,18 @@ import pytest
 
 from daemon.errors import OutboxError
 from daemon.metrics import Metrics
+from daemon.outbox import writer as writer_module
 from daemon.outbox.writer import Writer
 
 _PATIENCE_S = 5
 
 
 @pytest.fixture
-def writer(tmp_path: Path) -> Iterator[Writer]:
+async def writer(tmp_path: Path) -> AsyncIterator[Writer]:
     opened = Writer(tmp_path / "outbox.db", Metrics())
     yield opened
-    closing = threading.Thread(target=opened.close, daemon=True)
-    closing.start()
-    closing.join(_PATIENCE_S)
-    assert not closing.is_alive(), "close waits for ever"
+    async with asyncio.timeout(_PATIENCE_S):
+        await opened.close()
 
 
 class NoRollback:
@@ -81,26 +81,81 @@ async def test_all_of_a_commit_are_told(writer: Writer) -> None:
     assert [type(result) for result in results] == [OutboxError] * 3
 
 
-def test_a_loop_that_is_closed_takes_nobody_with_it(writer: Writer) -> None:
-    """Whoever asked is gone; what was asked for is kept, and the next one is served."""
-    held, go_on = threading.Event(), threading.Event()
+async def test_short_work_gets_its_own_result_in_the_order_it_was_asked_for(writer: Writer) -> None:
+    await ask(writer, lambda connection: connection.execute("CREATE TABLE kept (one)").rowcount)
 
-    def hold(connection: sqlite3.Connection) -> None:
-        connection.execute("CREATE TABLE kept (one)")
-        held.set()
-        go_on.wait(_PATIENCE_S)
+    def keep(number: int) -> Callable[[sqlite3.Connection], int]:
+        def work(connection: sqlite3.Connection) -> int:
+            connection.execute("INSERT INTO kept VALUES (?)", [number])
+            return number
 
-    async def leave() -> None:
-        asyncio.ensure_future(writer.run(hold))  # noqa: RUF006 - given up with the loop
-        await asyncio.to_thread(held.wait, _PATIENCE_S)
+        return work
 
-    asyncio.run(leave())
-    go_on.set()
+    asked = [writer.run(keep(number)) if number % 3 == 0 else writer.run_short(keep(number)) for number in range(10)]
+    assert await asyncio.gather(*asked) == list(range(10))
+    assert await ask(writer, lambda connection: connection.execute("SELECT one FROM kept").fetchall()) == [
+        (number,) for number in range(10)
+    ]
 
-    async def look() -> Any:
-        return await ask(writer, lambda connection: connection.execute("SELECT count(*) FROM kept").fetchone())
 
-    assert asyncio.run(look()) == (0,)
+async def test_short_work_is_no_sooner_answered_than_it_is_on_disk(writer: Writer, tmp_path: Path) -> None:
+    await ask(writer, lambda connection: connection.execute("CREATE TABLE kept (one)").rowcount)
+    with sqlite3.connect(tmp_path / "outbox.db") as other:
+        for number in range(20):
+            await writer.run_short(lambda connection, number=number: connection.execute("INSERT INTO kept VALUES (?)", [number]))  # type: ignore[misc]
+            assert other.execute("SELECT count(*) FROM kept").fetchone() == (number + 1,)
+    other.close()
+
+
+async def test_short_work_that_fails_takes_nobody_with_it(writer: Writer) -> None:
+    asked = [writer.run_short(work) for work in (lambda _: 1, fail, lambda _: 3)]
+    first, broken, last = await asyncio.gather(*asked, return_exceptions=True)
+    assert (first, last) == (1, 3)
+    assert isinstance(broken, ValueError)
+
+
+async def test_a_writer_without_a_thread_is_told_to_everybody(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(threading.Thread, "start", start)
+        for _ in range(2):
+            with pytest.raises(OutboxError, match="can't start new thread"):
+                await asyncio.wait_for(writer.run_short(lambda _: 1), _PATIENCE_S)
+
+
+async def test_a_file_that_another_process_holds_does_not_hold_up_the_loop(
+    writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "_PATIENCE_MS", 1000)
+    other = sqlite3.connect(tmp_path / "outbox.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    asked = writer.run_short(lambda _: "done")
+    async with asyncio.timeout(_PATIENCE_S):
+        while not writer.waiting:
+            began = time.monotonic()
+            await asyncio.sleep(0.001)
+            assert time.monotonic() - began < 0.5
+    assert not asked.done()
+    other.execute("ROLLBACK")
+    other.close()
+    async with asyncio.timeout(_PATIENCE_S):
+        assert await asked == "done"
+    assert not writer.waiting
+
+
+async def test_closing_ends_the_wait_for_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer_module, "_PATIENCE_MS", 20)
+    writer = Writer(tmp_path / "outbox.db", Metrics())
+    other = sqlite3.connect(tmp_path / "outbox.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    asked = writer.run_short(lambda _: "done")
+    async with asyncio.timeout(_PATIENCE_S):
+        await writer.close()
+        with pytest.raises(OutboxError, match="held by another process"):
+            await asked
+    other.close()
 
 
 async def test_what_fails_in_the_last_commit_does_not_hold_up_closing(tmp_path: Path) -> None:
@@ -116,9 +171,8 @@ async def test_what_fails_in_the_last_commit_does_not_hold_up_closing(tmp_path: 
     writer._connection = NoRollback(writer._connection)  # type: ignore[assignment]
     last = asyncio.ensure_future(writer.run(fail))
     await asyncio.sleep(0)
-    closing = asyncio.ensure_future(asyncio.to_thread(writer.close))
-    while not writer._closed:  # noqa: ASYNC110 - set in another thread
-        await asyncio.sleep(0.001)
+    closing = asyncio.ensure_future(writer.close())
+    await asyncio.sleep(0)
     go_on.set()
     async with asyncio.timeout(_PATIENCE_S):
         await first
