@@ -28,10 +28,11 @@ class Retention:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """How far a round of pruning has come: the last sequence looked at."""
+    """How far a round of pruning has come: the last sequences, and the last row of folded state, that were looked at."""
 
     bodies: int = 0
     events: int = 0
+    states: int = 0
 
 
 def prune_page(connection: sqlite3.Connection, retention: Retention, place: Place, now: float) -> Place | None:
@@ -48,19 +49,27 @@ def prune_page(connection: sqlite3.Connection, retention: Retention, place: Plac
     connection.executemany("DELETE FROM bodies WHERE sequence = ?", events)
     connection.executemany("DELETE FROM deliveries WHERE sequence = ?", events)
     connection.executemany("DELETE FROM events WHERE sequence = ?", events)
-    states = connection.execute(
-        "DELETE FROM states WHERE rowid IN (SELECT rowid FROM states WHERE changed_at < ?"
-        " AND kind NOT IN ('setting', 'department', 'server') LIMIT ?)",
-        [now - retention.state_s, _PAGE],
-    ).rowcount
+    last_state = _prune_states(connection, place.states, now - retention.state_s)
     answers = connection.execute(
         "DELETE FROM answers WHERE (endpoint, session) IN (SELECT endpoint, session FROM answers WHERE received_at < ? LIMIT ?)",
         [now - retention.state_s, _PAGE],
     ).rowcount
     connection.execute("DELETE FROM arrivals WHERE at < ?", [now - retention.ids_s])
-    if last_body is None and last_event is None and not states and not answers:
+    if last_body is None and last_event is None and last_state is None and not answers:
         return None
-    return Place(last_body or place.bodies, last_event or place.events)
+    return Place(last_body or place.bodies, last_event or place.events, last_state or place.states)
+
+
+def _prune_states(connection: sqlite3.Connection, after: int, cut: float) -> int | None:
+    query = "SELECT max(rowid) FROM (SELECT rowid FROM states WHERE rowid > ? ORDER BY rowid LIMIT ?)"
+    last: int | None = connection.execute(query, [after, _PAGE]).fetchone()[0]
+    if last is not None:
+        connection.execute(
+            "DELETE FROM states WHERE rowid > ? AND rowid <= ? AND changed_at < ?"
+            " AND kind NOT IN ('setting', 'department', 'server')",
+            [after, last, cut],
+        )
+    return last
 
 
 def _old_bodies(

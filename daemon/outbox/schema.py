@@ -147,6 +147,10 @@ MIGRATIONS = (
         WHERE d.endpoint = lanes.endpoint AND d.sequence = lanes.sequence AND d.state IN ('pending', 'suspended'));
     DROP INDEX lanes_of_event;
     """,
+    """
+    -- Nearly every commit changes folded state, and old state is looked for once in a while.
+    DROP INDEX states_by_age;
+    """,
 )
 VERSION = len(MIGRATIONS)
 

@@ -116,8 +116,8 @@ class Lanes:
         self._log = log.bind()  # asking a logger for its level costs more than the rest of a quiet report
         self._attempts = {outcome: metrics.attempts.labels(endpoint, outcome) for outcome in OUTCOMES}
         self._dead_letters = metrics.dead_letters.labels(endpoint)
-        self._requests = metrics.in_flight.labels(endpoint)
-        self._up = metrics.endpoint_up.labels(endpoint)
+        metrics.in_flight.labels(endpoint).set_function(lambda: self._in_flight)
+        metrics.endpoint_up.labels(endpoint).set_function(lambda: self._state_known and self._state.down_since is None)
         self._latency = metrics.latency.labels(endpoint)
         self._request_duration = metrics.request_duration.labels(endpoint)
 
@@ -184,7 +184,6 @@ class Lanes:
             self._in_flight += 1
             self._retries_in_flight += delivery.failures > 0
             tasks.create_task(self._deliver(delivery))
-        self._requests.set(self._in_flight)
         return due
 
     async def _expire(self) -> None:
@@ -218,7 +217,6 @@ class Lanes:
             if current and self._state is before:
                 self._state = state
             self._state_known = True
-            self._up.set(self._state.down_since is None)
 
     def _pause_s(self, due: datetime | None) -> float:
         if due is None or self._in_flight >= self._concurrency or self._retries_in_flight >= self._most_retries:
@@ -232,7 +230,6 @@ class Lanes:
         finally:
             self._in_flight -= 1
             self._retries_in_flight -= delivery.failures > 0
-            self._requests.set(self._in_flight)
         now = self._clock.now()
         verdict = decide(
             outcome,
@@ -252,7 +249,7 @@ class Lanes:
             await recording
         finally:
             self._unrecorded -= 1
-        self._report(delivery, outcome, verdict)
+        self._report(delivery, outcome, verdict, now)
 
     def _follow(self, verdict: Verdict, now: datetime) -> None:
         """Whether the endpoint is up, as the outbox is about to record it."""
@@ -281,7 +278,6 @@ class Lanes:
                     )
             case RetryAt() | Dead():
                 pass
-        self._up.set(self._state.down_since is None)
 
     async def _attempt(self, delivery: Delivery) -> Outcome:
         try:
@@ -298,14 +294,14 @@ class Lanes:
             return None
         return answer_to_keep(self._answer_mode, delivery.type, outcome.answer)
 
-    def _report(self, delivery: Delivery, outcome: Outcome, verdict: Verdict) -> None:
+    def _report(self, delivery: Delivery, outcome: Outcome, verdict: Verdict, now: datetime) -> None:
         """One wide line per attempt at `debug`. Above it a failing endpoint and dead letters are said, counted where they
         repeat.
         """
         self._attempts[_label(outcome, verdict)].inc()
         self._request_duration.observe(outcome.duration_s)
         if isinstance(verdict, Delivered):
-            self._latency.observe(max((self._clock.now() - delivery.happened_at).total_seconds(), 0))
+            self._latency.observe(max((now - delivery.happened_at).total_seconds(), 0))
             if not self._log.is_enabled_for(logging.DEBUG):  # the usual case costs nothing more
                 return
         said = _without_quotes(outcome)
@@ -323,7 +319,7 @@ class Lanes:
         }
         match verdict:
             case Delivered():
-                age_s = round((self._clock.now() - delivery.happened_at).total_seconds(), 3)
+                age_s = round((now - delivery.happened_at).total_seconds(), 3)
                 log.debug("delivery.attempted", verdict="delivered", age_s=age_s, **fields)
             case RetryAt(due):
                 log.debug("delivery.attempted", verdict="retry", due=due.isoformat(), **fields)

@@ -194,6 +194,15 @@ async def test_more_old_states_than_a_page_all_go(outbox: SqliteOutbox, clock: F
     assert await outbox.load_all_states("room") == {}
 
 
+async def test_young_states_in_front_hide_no_old_ones_behind_them(outbox: SqliteOutbox, clock: FakeClock) -> None:
+    first = [StateRow("room", f"first{number}", {}) for number in range(600)]
+    await outbox.append(commit(states=[*first, *(StateRow("room", f"last{number}", {}) for number in range(600))]))
+    clock.advance(61 * DAY)
+    await outbox.append(commit(states=first))
+    assert await prune(outbox) >= 3
+    assert await outbox.load_all_states("room") == {row.id: {} for row in first}
+
+
 async def test_an_empty_outbox_is_one_page(outbox: SqliteOutbox) -> None:
     assert await prune(outbox) == 1
     assert await prune(outbox, replace(KEEP, ids_s=0, delivered_s=0, dead_s=0, state_s=0)) == 1
