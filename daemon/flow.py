@@ -28,7 +28,7 @@ from daemon.compose.traces import SEARCH_BACK
 from daemon.errors import ConfigurationError, DaemonError
 from daemon.log import get_logger
 from daemon.metrics import Metrics
-from daemon.model import Batch, Broken, Commit, Delivery, Intent, Outcome, Position
+from daemon.model import Batch, Body, Broken, Commit, Delivery, Intent, Outcome, Position
 from daemon.outbox.sqlite import SqliteOutbox
 from daemon.relay.lanes import Post
 from daemon.send.client import Sender
@@ -233,15 +233,15 @@ def way_to_endpoint(sender: Sender, lookup: Lookup, clock: Clock) -> Post:
     is made for this attempt.
     """
 
-    async def post(delivery: Delivery) -> Outcome:
+    def post(delivery: Delivery) -> Awaitable[Outcome]:
         body = with_answer(delivery.body, delivery.answer)
-        content = body.content
-        if body.files:
-            secret = await lookup.file_secret()
-            if secret is None:
-                return Broken("the secret for file links cannot be read from MongoDB", 0.0, counts=False)
-            content = with_tokens(body, secret, clock.now())
-        return await sender.post(delivery, content)
+        return post_with_links(delivery, body) if body.files else sender.post(delivery, body.content)
+
+    async def post_with_links(delivery: Delivery, body: Body) -> Outcome:
+        secret = await lookup.file_secret()
+        if secret is None:
+            return Broken("the secret for file links cannot be read from MongoDB", 0.0, counts=False)
+        return await sender.post(delivery, with_tokens(body, secret, clock.now()))
 
     return post
 

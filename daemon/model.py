@@ -201,8 +201,7 @@ class Delivery(NamedTuple):
     recovered: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(NamedTuple):
     """The endpoint answered; `answer` is the bounded beginning of its body."""
 
     status: int
@@ -279,8 +278,7 @@ class Recorded(NamedTuple):
     probe_every_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointState:
+class EndpointState(NamedTuple):
     """What is remembered of an endpoint. `down_since` None: it is up."""
 
     down_since: datetime | None

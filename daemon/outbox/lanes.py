@@ -191,23 +191,23 @@ def _delivery(endpoint: str, row: Sequence[Any], now: float, *, probe: bool) -> 
     if state == "suspended" and not probe:  # the endpoint is back: a new round
         failures, round_at = 0, now
     files, place = orjson.loads(slots)
+    body = Body(content, tuple(map(tuple, files)), tuple(place) if place else None)
+    # By place: names cost more than the rest of it.
     return Delivery(
-        endpoint=endpoint,
-        sequence=sequence,
-        event_id=event_id,
-        type=event_type,
-        session=session,
-        attempt=attempts + 1,
-        failures=failures,
-        happened_at=as_time(happened_at),
-        recorded_at=as_time(recorded_at),
-        round_at=as_time(now if round_at is None else round_at),
-        body=Body(
-            content, tuple((offset, room, user, file) for offset, room, user, file in files), tuple(place) if place else None
-        ),
-        answer=answer or None,
-        probe=probe,
-        recovered=bool(recovered),
+        endpoint,
+        sequence,
+        event_id,
+        event_type,
+        session,
+        attempts + 1,
+        failures,
+        as_time(happened_at),
+        as_time(recorded_at),
+        as_time(now if round_at is None else round_at),
+        body,
+        answer or None,
+        probe,
+        bool(recovered),
     )
 
 

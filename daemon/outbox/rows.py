@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import chain
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -43,7 +44,7 @@ def marks(count: int) -> str:
 def insert(connection: sqlite3.Connection, into: str, rows: Sequence[Sequence[Any]], conflict: str = "") -> None:
     """Insert `rows` into a table; `into` may name its columns, `conflict` is a clause for rows that are there."""
     for chunk in chunks(rows):
-        connection.execute(_insert(into, len(chunk), len(chunk[0]), conflict), [value for row in chunk for value in row])
+        connection.execute(_insert(into, len(chunk), len(chunk[0]), conflict), list(chain.from_iterable(chunk)))
 
 
 @cache

@@ -226,7 +226,13 @@ class Lanes:
     async def _deliver(self, delivery: Delivery) -> None:
         started_at = self._clock.now()
         try:
-            outcome = await self._attempt(delivery)
+            outcome = await self._post(delivery)
+        except DaemonError:
+            raise
+        except Exception as error:
+            # A defect met by one event must not stop the others: it is one failed try of this event.
+            log.exception("relay.attempt_broken", endpoint=self._endpoint, event_id=delivery.event_id)
+            outcome = Broken(f"{type(error).__name__}: {error}"[:300], 0.0)
         finally:
             self._in_flight -= 1
             self._retries_in_flight -= delivery.failures > 0
@@ -278,16 +284,6 @@ class Lanes:
                     )
             case RetryAt() | Dead():
                 pass
-
-    async def _attempt(self, delivery: Delivery) -> Outcome:
-        try:
-            return await self._post(delivery)
-        except DaemonError:
-            raise
-        except Exception as error:
-            # A defect met by one event must not stop the others: it is one failed try of this event.
-            log.exception("relay.attempt_broken", endpoint=self._endpoint, event_id=delivery.event_id)
-            return Broken(f"{type(error).__name__}: {error}"[:300], 0.0)
 
     def _answer(self, delivery: Delivery, outcome: Outcome) -> bytes | None:
         if not isinstance(outcome, Answered):
