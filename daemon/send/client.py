@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import re
 import ssl
@@ -16,6 +17,7 @@ from multidict import CIMultiDict
 from daemon.clock import Clock
 from daemon.config.endpoint import EndpointSection
 from daemon.model import Answered, Broken, Delivery, Outcome, TimedOut, Unreachable
+from daemon.send.deadline import Deadline
 from daemon.send.guard import Guard, GuardedResolver, RefusedError
 from daemon.send.sign import Signer
 
@@ -53,7 +55,7 @@ class Sender:
         }
         self._headers = CIMultiDict({**defaults, "Content-Type": "application/json"})
         self._headers.update(endpoint.request_headers(name))
-        self._timeout = aiohttp.ClientTimeout(total=endpoint.timeout.total_seconds())
+        self._deadline = Deadline(endpoint.timeout.total_seconds())
         self._concurrency = endpoint.concurrency
         self._session: aiohttp.ClientSession | None = None
 
@@ -65,7 +67,7 @@ class Sender:
                 resolver=GuardedResolver(self._guard),
                 socket_factory=self._guard.open_socket,
             ),
-            timeout=self._timeout,
+            timeout=aiohttp.ClientTimeout(total=None),  # the deadline has the time
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=self._headers,
             auto_decompress=False,
@@ -94,20 +96,24 @@ class Sender:
             headers.update(self._signer.headers(event_id, self._clock.now(), content))
         # From a megabyte on aiohttp wants a stream, so that writing it lets others work in between.
         data = io.BytesIO(content) if len(content) > _LARGE_BODY else content
+        response: aiohttp.ClientResponse | None = None
+        answer = bytearray()
         started = self._clock.monotonic()
         try:
-            async with self._session.post(self._url, data=data, headers=headers, allow_redirects=False) as response:
-                # The status is the answer: what becomes of its body does not change it.
-                answer = await _beginning(response)
-                retry_after = response.headers.get("Retry-After")
-                return Answered(response.status, answer, self._clock.monotonic() - started, retry_after)
+            with self._deadline:
+                async with self._session.post(self._url, data=data, headers=headers, allow_redirects=False) as response:
+                    await _read_beginning(response, answer)
         except TimeoutError:
-            return TimedOut(self._clock.monotonic() - started)
+            if response is None:
+                return TimedOut(self._clock.monotonic() - started)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             duration_s = self._clock.monotonic() - started
             if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, RefusedError):
                 return Broken(error.os_error.reason, duration_s)
             return Unreachable(_describe(error)[:_LONGEST_ERROR], duration_s)
+        # The status is the answer: what became of its body does not change it.
+        retry_after = response.headers.get("Retry-After")
+        return Answered(response.status, bytes(answer), self._clock.monotonic() - started, retry_after)
 
 
 def _in_header(event_id: str) -> str:
@@ -139,17 +145,18 @@ def _certificate_fault(error: Exception) -> str:
     return f"{said}; if an authority of your own vouches for it, name that in tls.ca_file" if unknown else said
 
 
-async def _beginning(response: aiohttp.ClientResponse) -> bytes:
-    """At most `_LONGEST_ANSWER` bytes, fewer when it breaks off; a connection with more to say is closed rather than drained."""
-    pieces: list[bytes] = []
-    length = 0
+async def _read_beginning(response: aiohttp.ClientResponse, answer: bytearray) -> None:
+    """Add at most `_LONGEST_ANSWER` bytes to `answer`, fewer when it breaks off; a connection with more to say is closed rather
+    than drained.
+    """
     try:
         async for piece in response.content.iter_any():
-            pieces.append(piece)
-            length += len(piece)
-            if length >= _LONGEST_ANSWER:
+            answer += piece[: _LONGEST_ANSWER - len(answer)]
+            if len(answer) == _LONGEST_ANSWER:
                 response.close()
-                break
-    except (aiohttp.ClientError, OSError, TimeoutError):
+                return
+    except (aiohttp.ClientError, OSError):
         response.close()
-    return b"".join(pieces)[:_LONGEST_ANSWER]
+    except asyncio.CancelledError:
+        response.close()
+        raise

@@ -1,0 +1,52 @@
+"""A time limit that many requests share."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Any
+
+
+class Deadline:
+    """Ends what a task does inside it with `TimeoutError` when it takes longer than `seconds`, as `asyncio.timeout` does.
+
+    It is for many tasks at once, each inside it once at a time, and has one timer for all of them: since all have the same
+    time, the one that began first is due first. A timer for each would cost a tenth of a request.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._due: dict[asyncio.Task[Any], float] = {}  # in the order in which they began
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._due[_this_task()] = due = loop.time() + self._seconds
+        if self._timer is None:
+            self._timer = loop.call_at(due, self._look, loop)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        task = _this_task()
+        in_time = self._due.pop(task, None) is not None
+        # Whoever else cancelled the task gets `CancelledError`.
+        if not in_time and task.uncancel() == 0 and kind is asyncio.CancelledError:
+            raise TimeoutError from error
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Cancel those whose time is over, and wait for the next one."""
+        self._timer = None
+        now = loop.time()
+        while self._due:
+            task, due = next(iter(self._due.items()))
+            if due > now:
+                self._timer = loop.call_at(due, self._look, loop)
+                return
+            del self._due[task]
+            task.cancel()
+
+
+def _this_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("a deadline is for tasks")
+    return task
