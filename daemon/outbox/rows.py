@@ -1,8 +1,8 @@
 """Statements on many rows at once.
 
-The writer's thread gives up the interpreter's lock for every step of a statement, and a busy event loop takes its time to give it
-back: one statement on many rows is many times faster than many on one. They are written `OR FAIL`: what goes wrong ends the whole
-transaction anyway, and SQLite need not keep what it would take to undo a half-done statement.
+One of them is cheaper than many on one row, also because each step of a statement gives up the interpreter's lock, and a thread
+that got it takes its time to give it back. They are written `OR FAIL`: what goes wrong ends the whole transaction anyway, and
+SQLite need not keep what it would take to undo a half-done statement.
 """
 
 from __future__ import annotations
