@@ -55,21 +55,21 @@ def prune_page(connection: sqlite3.Connection, retention: Retention, place: Plac
         [now - retention.state_s, _PAGE],
     ).rowcount
     connection.execute("DELETE FROM arrivals WHERE at < ?", [now - retention.ids_s])
-    if last_body is None and last_event is None and last_state is None and not answers:
+    if last_body is None and last_event is None and last_state is None and answers < _PAGE:
         return None
     return Place(last_body or place.bodies, last_event or place.events, last_state or place.states)
 
 
 def _prune_states(connection: sqlite3.Connection, after: int, cut: float) -> int | None:
-    query = "SELECT max(rowid) FROM (SELECT rowid FROM states WHERE rowid > ? ORDER BY rowid LIMIT ?)"
-    last: int | None = connection.execute(query, [after, _PAGE]).fetchone()[0]
+    query = "SELECT max(rowid), count(*) FROM (SELECT rowid FROM states WHERE rowid > ? ORDER BY rowid LIMIT ?)"
+    last, count = connection.execute(query, [after, _PAGE]).fetchone()
     if last is not None:
         connection.execute(
             "DELETE FROM states WHERE rowid > ? AND rowid <= ? AND changed_at < ?"
             " AND kind NOT IN ('setting', 'department', 'server')",
             [after, last, cut],
         )
-    return last
+    return last if count == _PAGE else None
 
 
 def _old_bodies(
@@ -80,7 +80,7 @@ def _old_bodies(
     ).fetchall()
     cuts = [now - retention.delivered_s, now - retention.dead_s]
     old = [key for key in page if not connection.execute(_KEEPS_BODY, [*key, *cuts]).fetchone()[0]]
-    return old, page[-1][0] if page else None
+    return old, page[-1][0] if len(page) == _PAGE else None
 
 
 def _old_events(

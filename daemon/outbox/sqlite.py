@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +26,7 @@ from daemon.outbox.writer import Writer, write_error
 T = TypeVar("T")
 Claimed = tuple[list[Delivery], datetime | None]
 _IDS_PER_QUERY = 500
+_FEW = 200  # events: they hold up the event loop for some 10 ms
 
 
 class SqliteOutbox:
@@ -49,10 +51,11 @@ class SqliteOutbox:
 
     async def close(self) -> None:
         """Finish what was asked for, then give up the file."""
-        await self._writer.close()
-        await self._reading.close()
-        await self._figures.close()
-        self._lock.release()
+        async with AsyncExitStack() as stack:  # whatever one of them raises, all are closed
+            stack.callback(self._lock.release)
+            stack.push_async_callback(self._figures.close)
+            stack.push_async_callback(self._reading.close)
+            await self._writer.close()
 
     # -- capture and compose
 
@@ -76,8 +79,8 @@ class SqliteOutbox:
 
     async def add(self, events: Sequence[NewEvent]) -> int:
         """Keep events that did not come from the change stream, all or nothing; gives how many deliveries are new."""
-
-        return await self._writer.run_short(lambda connection: entries.append_events(connection, events, self._now()))
+        run = self._writer.run_short if len(events) <= _FEW else self._writer.run
+        return await run(lambda connection: entries.append_events(connection, events, self._now()))
 
     async def load_states(self, kind: str, ids: Collection[str]) -> Mapping[str, Document]:
         """The stored folded documents among `ids`."""

@@ -26,21 +26,24 @@ _PATIENCE_MS = 10_000  # while another process writes to the file, until that is
 class _Job:
     """One thing to do: `work` on the connection, or, with `items`, together with whatever else asks for the same work."""
 
-    __slots__ = ("error", "future", "items", "long", "result", "work")
+    __slots__ = ("error", "future", "items", "kept", "long", "result", "work")
 
     def __init__(self, work: Callable[..., Any], items: Sequence[Any], future: asyncio.Future[Any], *, long: bool) -> None:
         self.work, self.items, self.future, self.long = work, items, future, long
         self.result: Any = None
         self.error: BaseException | None = None
+        self.kept = False
 
     def resolve(self) -> None:
         """Tell whoever asked."""
         if self.future.done():
             return
-        if self.error is not None:
-            self.future.set_exception(self.error)
-        else:
+        if self.error is None:
             self.future.set_result(self.result)
+        elif isinstance(self.error, StopIteration):  # no future takes it
+            self.future.set_exception(RuntimeError(f"StopIteration: {self.error}"))
+        else:
+            self.future.set_exception(self.error)
 
 
 class Writer:
@@ -60,6 +63,7 @@ class Writer:
         self._path = path
         self._connection = connect(path)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="outbox-writer")
+        self._thread.submit(lambda: None).result()  # if it cannot be started, let that be known now
         self._jobs: list[_Job] = []
         self._idle = asyncio.Event()
         self._idle.set()
@@ -86,7 +90,10 @@ class Writer:
         """Finish what was asked for, then close the file."""
         self._closed = True
         await self._idle.wait()
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
+        except RuntimeError:  # the thread is gone
+            self._connection.close()
         self._thread.shutdown()
 
     def _ask(self, work: Callable[..., Any], items: Sequence[Any], *, long: bool) -> asyncio.Future[Any]:
@@ -106,38 +113,42 @@ class Writer:
         if not jobs:
             self._idle.set()
             return
-        began, done, error = time.perf_counter(), False, None
+        began: float | None = None
+        error: BaseException | None = None
         if self._failure is None and not any(job.long for job in jobs):
             try:
-                done = self._begins()
-                if done:
-                    self._do(jobs)
+                self._connection.execute("BEGIN IMMEDIATE")
+                began = time.perf_counter()
+                self._do(jobs)
             except BaseException as raised:  # noqa: BLE001 - whoever asked has to know, whatever it is
-                error = raised
+                held = began is None and _is_busy(raised)  # the thread waits for the file
+                error = None if held else raised
         try:
-            committing = asyncio.get_running_loop().run_in_executor(self._thread, self._commit, jobs, done, error)
-        except RuntimeError as failure:  # no thread can be started
-            self._tell(jobs, began, failure)
+            committing = asyncio.get_running_loop().run_in_executor(self._thread, self._commit, jobs, began, error)
+        except Exception as failure:  # noqa: BLE001 - the thread is gone, or cannot be told
+            self._tell(jobs, failure)
         else:
-            committing.add_done_callback(lambda committed: self._tell(jobs, began, committed.exception()))
+            committing.add_done_callback(lambda committed: self._tell(jobs, committed.exception()))
 
-    def _tell(self, jobs: list[_Job], began: float, failure: BaseException | None) -> None:
-        if failure is not None:
-            self._fail(jobs, failure)
-        self._metrics.commit_duration.observe(time.perf_counter() - began)
-        for job in jobs:
-            job.resolve()
-        asyncio.get_running_loop().call_soon(self._next)  # after those who are told now: they may ask for more
+    def _tell(self, jobs: list[_Job], failure: BaseException | None) -> None:
+        try:
+            if failure is not None:
+                self._fail(jobs, failure)
+            for job in jobs:
+                job.resolve()
+        finally:
+            asyncio.get_running_loop().call_soon(self._next)  # after those who are told now: they may ask for more
 
-    def _commit(self, jobs: list[_Job], done: bool = False, error: BaseException | None = None) -> None:
-        """In the thread: commit what is `done`, or do it first, or give it up because of `error`."""
+    def _commit(self, jobs: list[_Job], began: float | None = None, error: BaseException | None = None) -> None:
+        """In the thread: commit what was done since `began`, or do it first, or give it up because of `error`."""
         if self._failure is not None:
             raise self._failure
         try:
             if error is not None:
                 raise error  # noqa: TRY301 - what follows is the same
-            if not done:
-                self._wait_and_begin()
+            if began is None:
+                self._begin()
+                began = time.perf_counter()
                 self._do(jobs)
             self._connection.execute("COMMIT")
         except BaseException as raised:  # noqa: BLE001 - whoever asked has to know, whatever it is
@@ -152,27 +163,25 @@ class Writer:
                 for job in jobs:
                     self._commit([job])
         else:
+            self._metrics.commit_duration.observe(time.perf_counter() - began)
             self._metrics.commits.inc()
+            for job in jobs:
+                job.kept = True
 
-    def _begins(self) -> bool:
-        """Begin, unless another process is writing to the file."""
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            if not _is_busy(error):
-                raise
-            return False
-        return True
-
-    def _wait_and_begin(self) -> None:
+    def _begin(self) -> None:
         """Begin, however long somebody else holds the file: a command that was suspended, a shell that was left open."""
         self._connection.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
         try:
-            while not self._begins():
-                self.waiting = True
-                log.warning("outbox.busy", file=str(self._path), reason="another process is writing to it", next="waiting")
-                if self._closed:
-                    raise _held(self._path)
+            while True:
+                try:
+                    self._connection.execute("BEGIN IMMEDIATE")
+                except sqlite3.OperationalError as error:
+                    if not _is_busy(error) or self._closed:
+                        raise
+                    self.waiting = True
+                    log.warning("outbox.busy", file=str(self._path), reason="another process is writing to it", next="waiting")
+                else:
+                    return
         finally:
             self.waiting = False
             self._connection.execute("PRAGMA busy_timeout = 0")
@@ -190,11 +199,12 @@ class Writer:
 
     def _fail(self, jobs: list[_Job], failure: BaseException) -> None:
         """Nothing can be kept any more: those who asked get to know, and all who will."""
-        if self._failure is None:
-            log.critical("outbox.writer_failed", error=f"{type(failure).__name__}: {failure}", next="the relay ends")
-            self._failure = write_error(self._path, failure)
+        first, self._failure = self._failure is None, self._failure or write_error(self._path, failure)
         for job in jobs:
-            job.error = self._failure
+            if not job.kept:
+                job.error = self._failure
+        if first:
+            log.critical("outbox.writer_failed", error=f"{type(failure).__name__}: {failure}", next="the relay ends")
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -208,7 +218,12 @@ def connect(path: Path) -> sqlite3.Connection:
         # Both take effect in a new file only. Where events come one by one a commit writes many pages for a few bytes on each.
         connection.execute("PRAGMA page_size = 2048")
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        connection.execute("PRAGMA journal_mode = WAL")
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise OutboxError(
+                f"the file system of {path} has no shared memory, which SQLite needs for its write-ahead log",
+                hint="put the outbox on a local disk: name a file there in outbox.url",
+            )
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA wal_autocheckpoint = 2000")  # pages: 4 MB
         connection.execute("PRAGMA cache_size = -16000")

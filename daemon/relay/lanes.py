@@ -116,8 +116,7 @@ class Lanes:
         self._log = log.bind()  # asking a logger for its level costs more than the rest of a quiet report
         self._attempts = {outcome: metrics.attempts.labels(endpoint, outcome) for outcome in OUTCOMES}
         self._dead_letters = metrics.dead_letters.labels(endpoint)
-        metrics.in_flight.labels(endpoint).set_function(lambda: self._in_flight)
-        metrics.endpoint_up.labels(endpoint).set_function(lambda: self._state_known and self._state.down_since is None)
+        self._metrics = metrics
         self._latency = metrics.latency.labels(endpoint)
         self._request_duration = metrics.request_duration.labels(endpoint)
 
@@ -142,6 +141,8 @@ class Lanes:
 
     async def run(self) -> None:
         """Deliver until `stop`. Cancelling it leaves the requests in flight to be sent again after the next start."""
+        await self._read_state()
+        self._show()
         async with asyncio.TaskGroup() as tasks:
             while not self._stopping:
                 self.turned_at = self._clock.monotonic()
@@ -153,6 +154,11 @@ class Lanes:
                 await wait_until_set(self._wake, self._pause_s(due))
             if self._asked is not None:
                 await self._claim(tasks)
+
+    def _show(self) -> None:
+        """The gauges of the endpoint are of these lanes from now on: others, that had it before, are drained."""
+        self._metrics.in_flight.labels(self._endpoint).set_function(lambda: self._in_flight)
+        self._metrics.endpoint_up.labels(self._endpoint).set_function(lambda: self._state.down_since is None)
 
     def _ask(self) -> asyncio.Future[Claimed] | None:
         """Ask for what is due and has a slot; None when there is no slot, or nothing is known of the endpoint yet."""

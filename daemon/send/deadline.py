@@ -16,20 +16,24 @@ class Deadline:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._due: dict[asyncio.Task[Any], float] = {}  # in the order in which they began
+        # When each is due, in the order in which they began, and how often its task was cancelled before.
+        self._due: dict[asyncio.Task[Any], tuple[float, int]] = {}
+        self._late: dict[asyncio.Task[Any], int] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> None:
         loop = asyncio.get_running_loop()
-        self._due[_this_task()] = due = loop.time() + self._seconds
+        task, due = _this_task(), loop.time() + self._seconds
+        self._due[task] = due, task.cancelling()
         if self._timer is None:
             self._timer = loop.call_at(due, self._look, loop)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         task = _this_task()
-        in_time = self._due.pop(task, None) is not None
+        if self._due.pop(task, None) is not None:
+            return
         # Whoever else cancelled the task gets `CancelledError`.
-        if not in_time and task.uncancel() == 0 and kind is asyncio.CancelledError:
+        if task.uncancel() <= self._late.pop(task) and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -37,11 +41,12 @@ class Deadline:
         self._timer = None
         now = loop.time()
         while self._due:
-            task, due = next(iter(self._due.items()))
+            task, (due, cancelled) = next(iter(self._due.items()))
             if due > now:
                 self._timer = loop.call_at(due, self._look, loop)
                 return
             del self._due[task]
+            self._late[task] = cancelled
             task.cancel()
 
 

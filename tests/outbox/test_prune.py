@@ -203,6 +203,17 @@ async def test_young_states_in_front_hide_no_old_ones_behind_them(outbox: Sqlite
     assert await outbox.load_all_states("room") == {row.id: {} for row in first}
 
 
+async def test_a_round_ends_although_new_things_come_all_the_time(outbox: SqliteOutbox) -> None:
+    place = Place()
+    for number in range(20):
+        await outbox.append(commit(event(f"m{number}"), states=[StateRow("room", f"r{number}", {})]))
+        following = await outbox.prune(KEEP, place)
+        if following is None:
+            return
+        place = following
+    raise AssertionError("the round does not end")
+
+
 async def test_an_empty_outbox_is_one_page(outbox: SqliteOutbox) -> None:
     assert await prune(outbox) == 1
     assert await prune(outbox, replace(KEEP, ids_s=0, delivered_s=0, dead_s=0, state_s=0)) == 1

@@ -29,15 +29,17 @@ async def writer(tmp_path: Path) -> AsyncIterator[Writer]:
 
 
 class NoRollback:
-    """A connection that cannot roll back."""
+    """A connection that can roll back so often, and then no more."""
 
     in_transaction = True
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, rollbacks: int = 0) -> None:
         self._connection = connection
+        self._rollbacks = rollbacks
 
     def execute(self, statement: str, *arguments: Any) -> Any:
-        if statement == "ROLLBACK":
+        self._rollbacks -= statement == "ROLLBACK"
+        if self._rollbacks < 0:
             raise sqlite3.OperationalError("disk I/O error")
         return self._connection.execute(statement, *arguments)
 
@@ -114,15 +116,46 @@ async def test_short_work_that_fails_takes_nobody_with_it(writer: Writer) -> Non
     assert isinstance(broken, ValueError)
 
 
-async def test_a_writer_without_a_thread_is_told_to_everybody(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
+async def test_an_error_that_no_future_takes_holds_up_nobody(writer: Writer) -> None:
+    def stop(_: sqlite3.Connection) -> None:
+        raise StopIteration
 
-    with monkeypatch.context() as broken:
-        broken.setattr(threading.Thread, "start", start)
+    asked = [writer.run_short(work) for work in (lambda _: 1, stop, lambda _: 3)]
+    async with asyncio.timeout(_PATIENCE_S):
+        first, broken, last = await asyncio.gather(*asked, return_exceptions=True)
+    assert (first, last) == (1, 3)
+    assert isinstance(broken, RuntimeError)
+
+
+async def test_what_is_kept_is_told_so_whatever_comes_after_it(writer: Writer) -> None:
+    """One that fails makes all of the commit be done again, one by one; the second time it cannot even be given up."""
+    await ask(writer, lambda connection: connection.execute("CREATE TABLE kept (one)").rowcount)
+    connection = NoRollback(writer._connection, rollbacks=1)
+    writer._connection = connection  # type: ignore[assignment]
+    works = (lambda connection: connection.execute("INSERT INTO kept VALUES (1)").rowcount, fail, lambda _: 3)
+    async with asyncio.timeout(_PATIENCE_S):
+        first, *rest = await asyncio.gather(*(writer.run_short(work) for work in works), return_exceptions=True)
+    assert first == 1
+    assert [type(result) for result in rest] == [OutboxError] * 2
+
+
+async def test_a_writer_without_its_thread_tells_everybody_and_can_be_closed(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "outbox.db", Metrics())
+    writer._thread.shutdown()
+    async with asyncio.timeout(_PATIENCE_S):
         for _ in range(2):
-            with pytest.raises(OutboxError, match="can't start new thread"):
-                await asyncio.wait_for(writer.run_short(lambda _: 1), _PATIENCE_S)
+            with pytest.raises(OutboxError, match="shutdown"):
+                await writer.run_short(lambda _: 1)
+        await writer.close()
+    other = sqlite3.connect(tmp_path / "outbox.db", isolation_level=None, timeout=0)
+    other.execute("BEGIN IMMEDIATE")  # nothing was left locked
+    other.close()
+
+
+async def test_long_work_and_only_that_is_done_in_a_thread(writer: Writer) -> None:
+    here = threading.get_ident()
+    assert await writer.run(lambda _: threading.get_ident()) != here
+    assert await writer.run_short(lambda _: threading.get_ident()) == here
 
 
 async def test_a_file_that_another_process_holds_does_not_hold_up_the_loop(
@@ -130,32 +163,46 @@ async def test_a_file_that_another_process_holds_does_not_hold_up_the_loop(
 ) -> None:
     monkeypatch.setattr(writer_module, "_PATIENCE_MS", 1000)
     other = sqlite3.connect(tmp_path / "outbox.db", isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    asked = writer.run_short(lambda _: "done")
-    async with asyncio.timeout(_PATIENCE_S):
-        while not writer.waiting:
-            began = time.monotonic()
-            await asyncio.sleep(0.001)
-            assert time.monotonic() - began < 0.5
-    assert not asked.done()
-    other.execute("ROLLBACK")
+    for _ in range(2):  # after long work too
+        other.execute("BEGIN IMMEDIATE")
+        asked = writer.run_short(lambda _: "done")
+        async with asyncio.timeout(_PATIENCE_S):
+            while not writer.waiting:
+                began = time.monotonic()
+                await asyncio.sleep(0.001)
+                assert time.monotonic() - began < 0.5
+        assert not asked.done()
+        other.execute("ROLLBACK")
+        async with asyncio.timeout(_PATIENCE_S):
+            assert await asked == "done"
+        assert not writer.waiting
+        await ask(writer, lambda _: "long")
     other.close()
-    async with asyncio.timeout(_PATIENCE_S):
-        assert await asked == "done"
-    assert not writer.waiting
 
 
 async def test_closing_ends_the_wait_for_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer_module, "_PATIENCE_MS", 20)
+    monkeypatch.setattr(writer_module, "_PATIENCE_MS", 200)
     writer = Writer(tmp_path / "outbox.db", Metrics())
     other = sqlite3.connect(tmp_path / "outbox.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    asked = writer.run_short(lambda _: "done")
-    async with asyncio.timeout(_PATIENCE_S):
+    asked = [writer.run_short(lambda _: "done") for _ in range(50)]
+    async with asyncio.timeout(2):  # they wait together, not one after the other
         await writer.close()
-        with pytest.raises(OutboxError, match="held by another process"):
-            await asked
+        results = await asyncio.gather(*asked, return_exceptions=True)
+    assert [str(result).partition("outbox.db")[2] for result in results] == [" is held by another process"] * 50
     other.close()
+
+
+def test_a_file_system_without_shared_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = sqlite3.connect
+
+    def without_shared_memory(path: Path, **arguments: Any) -> Any:
+        return connect(f"file:{path}?vfs=unix-dotfile", uri=True, **arguments)
+
+    monkeypatch.setattr(sqlite3, "connect", without_shared_memory)
+    with pytest.raises(OutboxError, match="shared memory") as error:
+        Writer(tmp_path / "outbox.db", Metrics())
+    assert "local disk" in error.value.hint
 
 
 async def test_what_fails_in_the_last_commit_does_not_hold_up_closing(tmp_path: Path) -> None:

@@ -170,6 +170,26 @@ class TestOrder:
             assert sorted(relay.endpoint.ids()) == ["a1", "b1", "c1"]
             assert relay.metrics.registry.get_sample_value("livechat_relay_relay_in_flight", {"endpoint": "crm"}) == 3
 
+    async def test_the_gauges_are_those_of_the_lanes_that_run(self, relay: Relay) -> None:
+        """A reload makes new lanes before the old ones are drained, and perhaps never runs them."""
+
+        def gauges() -> list[float | None]:
+            names = ("livechat_relay_relay_in_flight", "livechat_relay_relay_endpoint_up")
+            return [relay.metrics.registry.get_sample_value(name, {"endpoint": "crm"}) for name in names]
+
+        relay.endpoint.hold = True
+        await relay.outbox.append(events("a1", "b1"))
+        async with relay.running(relay.lanes()):
+            await relay.endpoint.until_posted(2)
+            following = relay.lanes()
+            assert gauges() == [2, 1]
+        relay.endpoint.hold = False
+        async with relay.running(following):
+            await relay.outbox.append(events("a2"))
+            following.wake()
+            await relay.endpoint.until_posted(3)
+            assert gauges() == [following._in_flight, 1]
+
     @pytest.mark.parametrize("concurrency", [1, 2, 5])
     async def test_no_more_requests_in_flight_than_configured(self, relay: Relay, concurrency: int) -> None:
         relay.endpoint.hold = True

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -55,6 +56,18 @@ async def test_one_task_can_be_late_again_and_again() -> None:
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
+
+
+async def test_a_task_that_swallowed_a_cancellation_before_is_late_like_any_other() -> None:
+    async def swallow() -> float:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(_LONG_S)
+        return await late(Deadline(_SHORT_S))
+
+    task = asyncio.create_task(swallow())
+    await asyncio.sleep(0)
+    task.cancel()
+    assert await task < _LONG_S / 4
 
 
 async def test_whoever_cancels_is_obeyed_also_when_the_time_is_over() -> None:
