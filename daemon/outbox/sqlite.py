@@ -21,11 +21,11 @@ from daemon.outbox import entries, figures, lanes, prune
 from daemon.outbox.figures import Backlog
 from daemon.outbox.lock import Lock
 from daemon.outbox.refusals import Refusal, find_refusals
+from daemon.outbox.rows import marks, padded
 from daemon.outbox.writer import Writer, write_error
 
 T = TypeVar("T")
 Claimed = tuple[list[Delivery], datetime | None]
-_IDS_PER_QUERY = 500
 _FEW = 200  # events: they hold up the event loop for some 10 ms
 
 
@@ -88,11 +88,9 @@ class SqliteOutbox:
 
         def work(connection: sqlite3.Connection) -> dict[str, Document]:
             found: dict[str, Document] = {}
-            for start in range(0, len(wanted), _IDS_PER_QUERY):
-                page = wanted[start : start + _IDS_PER_QUERY]
-                marks = ",".join("?" * len(page))
-                query = f"SELECT id, document FROM states WHERE kind = ? AND id IN ({marks})"  # noqa: S608 - question marks only
-                found.update((id_, _decode(document)) for id_, document in connection.execute(query, [kind, *page]))
+            for chunk in padded(wanted):
+                query = f"SELECT id, document FROM states WHERE kind = ? AND id IN ({marks(len(chunk))})"  # noqa: S608 - question marks only
+                found.update((id_, _decode(document)) for id_, document in connection.execute(query, [kind, *chunk]))
             return found
 
         return await self._read(work)
