@@ -64,10 +64,8 @@ def encode(payload: Mapping[str, Any]) -> Body:
     """
     made = ready(payload)
     marks = _Marks(_MARK)
-    pieces = marks.json(made).split(marks.text.encode())
-    while len(pieces) != len(marks.items) + 1:  # somebody wrote a text that looks like a mark
+    while len(pieces := marks.pieces(made)) != len(marks.items) + 1:  # somebody wrote a text that looks like a mark
         marks = _Marks(secrets.token_hex(16))
-        pieces = marks.json(made).split(marks.text.encode())
     content = bytearray(pieces[0])
     files: list[tuple[int, str, str, str]] = []
     answer: tuple[int, int] | None = None
@@ -110,6 +108,10 @@ class _Marks:
     def json(self, value: Any) -> bytes:
         """`value`, which is `ready`, as JSON."""
         return orjson.dumps(value, self._write, _LEFT_TO_US)
+
+    def pieces(self, value: Any) -> list[bytes]:
+        """The same, cut where the marks stand."""
+        return self.json(value).split(self.text.encode())
 
     def _write(self, value: Any) -> str:
         if isinstance(value, datetime):

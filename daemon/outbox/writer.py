@@ -113,9 +113,12 @@ class Writer:
         if not jobs:
             self._idle.set()
             return
+        if self._failure is not None:
+            self._tell(jobs, self._failure)
+            return
         began: float | None = None
         error: BaseException | None = None
-        if self._failure is None and not any(job.long for job in jobs):
+        if not any(job.long for job in jobs):
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 began = time.perf_counter()
@@ -141,8 +144,6 @@ class Writer:
 
     def _commit(self, jobs: list[_Job], began: float | None = None, error: BaseException | None = None) -> None:
         """In the thread: commit what was done since `began`, or do it first, or give it up because of `error`."""
-        if self._failure is not None:
-            raise self._failure
         try:
             if error is not None:
                 raise error  # noqa: TRY301 - what follows is the same
@@ -243,17 +244,13 @@ def write_error(path: Path, error: BaseException) -> OutboxError:
             hint="name another file in outbox.url, or put a copy of the outbox back in its place",
         )
     if _is_busy(error):
-        return _held(path)
+        return OutboxError(
+            f"the outbox {path} is held by another process: {error}",
+            hint="`fuser -v` on the file names it: a shell of sqlite3, a backup, a command that was suspended",
+        )
     return OutboxError(
         f"the outbox {path} cannot be used: {error}",
         hint="check that its folder exists, that the file belongs to the relay's user, and that the disk is not full",
-    )
-
-
-def _held(path: Path) -> OutboxError:
-    return OutboxError(
-        f"the outbox {path} is held by another process",
-        hint="`fuser -v` on the file names it: a shell of sqlite3, a backup, a command that was suspended",
     )
 
 

@@ -189,7 +189,8 @@ async def test_closing_ends_the_wait_for_another_process(tmp_path: Path, monkeyp
     async with asyncio.timeout(2):  # they wait together, not one after the other
         await writer.close()
         results = await asyncio.gather(*asked, return_exceptions=True)
-    assert [str(result).partition("outbox.db")[2] for result in results] == [" is held by another process"] * 50
+    said = " is held by another process: database is locked"
+    assert [str(result).partition("outbox.db")[2] for result in results] == [said] * 50
     other.close()
 
 
